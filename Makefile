@@ -1,0 +1,46 @@
+# `make help` lists the targets. PyTorch from another index:  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: help demo test lab check notebooks wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/run  ## prune, insert SPP, train, merge, evaluate and plot on the embedded model (5 minutes with installation)
+	$(BIN)/spp-lite demo
+
+test: $(VENV)/all  ## run every test, the notebooks under nbmake among them
+	$(BIN)/python -m pytest --nbmake tests notebooks
+
+lab: $(VENV)/all  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+check: $(VENV)/all  ## lint and format check, in seconds
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+notebooks: $(VENV)/all  ## build and execute the notebooks from notebooks/src
+	$(BIN)/python notebooks/build.py
+
+wheel: $(VENV)/all  ## build the wheel, which carries the embedded model and data
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) dist results
+
+$(VENV)/run: $(SOURCES)
+	@echo "Installing into $(VENV) (two to three minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/all: $(SOURCES)
+	@echo "Installing into $(VENV), tests and notebooks included ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e '.[notebooks,test]'
+	@touch $@ $(VENV)/run
