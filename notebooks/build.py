@@ -1,0 +1,116 @@
+"""notebooks/src/NN_title.py → notebooks/NN_title.ipynb (complete, executed) and exercises/NN_title.ipynb (blanks).
+
+    python notebooks/build.py            build and execute all
+    python notebooks/build.py 03 05      only these
+
+In a source, `# BEGIN SOLUTION … # END SOLUTION` encloses what the reader writes; a markdown cell tagged "solution" is
+filled with the folded solution in the exercise edition and left out of the complete one; code cells tagged "check"
+may fail in the exercise edition. `{{minutes}}`, `{{seconds}}` and `{{badge}}` are filled from budgets.json and
+pyproject.toml.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+BUDGETS = HERE / "budgets.json"
+BLANK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n(.*?)^[ \t]*# END SOLUTION\n?", re.S | re.M)
+
+
+def sources() -> list[Path]:
+    """The notebooks' texts, in order."""
+    return sorted((HERE / "src").glob("[0-9][0-9]_*.py"))
+
+
+def edition(source: Path, exercises: bool) -> nbformat.NotebookNode:
+    """One edition without outputs; the same source always gives the same bytes."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    cells, solution = [], ""
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if found := BLANK.search(cell.source + "\n"):
+            solution = _dedent_solution(cell.source)
+            cell.source = _blank(cell.source) if exercises else BLANK.sub(r"\2", cell.source + "\n").rstrip()
+            del found
+        if "solution" in tags:
+            if not exercises:
+                continue
+            cell.source = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n</details>"
+        if exercises and "check" in tags:
+            cell.metadata["tags"] = [*tags, "raises-exception"]
+        cell.source = _fill(cell.source, source)
+        cells.append(cell)
+    for number, cell in enumerate(cells):
+        cell["id"] = hashlib.sha256(f"{source.stem}/{number}".encode()).hexdigest()[:8]
+    notebook.cells = cells
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def _blank(text: str) -> str:
+    return BLANK.sub(r"\1...  # your turn\n", text + "\n").rstrip()
+
+
+def _dedent_solution(text: str) -> str:
+    return BLANK.sub(r"\2", text + "\n").rstrip()
+
+
+def _fill(text: str, source: Path) -> str:
+    budget = json.loads(BUDGETS.read_text())[source.stem[:2]]
+    urls = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"].get("urls", {})
+    repository = urls.get("Repository", "").removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{source.stem}.ipynb"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if repository else ""
+    for name, value in {"minutes": budget["minutes"], "seconds": budget["measured"], "badge": badge}.items():
+        text = text.replace(f"{{{{{name}}}}}", str(value))
+    return text
+
+
+def execute(source: Path) -> nbformat.NotebookNode:
+    """Run the complete edition, note how long it took, and keep outputs that any viewer can show."""
+    notebook = edition(source, exercises=False)
+    start = time.perf_counter()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    budgets = json.loads(BUDGETS.read_text())
+    budgets[source.stem[:2]]["measured"] = round(time.perf_counter() - start)
+    BUDGETS.write_text(json.dumps(budgets, indent=2) + "\n")
+    for fresh, cell in zip(edition(source, exercises=False).cells, notebook.cells, strict=True):
+        cell.source = fresh.source  # with the run time just measured
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [kept for kept in cell.outputs if not _only_live(kept)]
+    notebook.metadata = edition(source, exercises=False).metadata  # no widget state: code hosts refuse it
+    return notebook
+
+
+def _only_live(output) -> bool:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or (output.output_type == "stream" and output.name == "stderr")
+
+
+def main(chosen: list[str]) -> None:
+    """Build both editions of the chosen notebooks (all when none is named)."""
+    for source in sources():
+        if chosen and source.stem[:2] not in chosen:
+            continue
+        nbformat.write(execute(source), HERE / f"{source.stem}.ipynb")
+        (HERE / "exercises").mkdir(exist_ok=True)
+        nbformat.write(edition(source, exercises=True), HERE / "exercises" / f"{source.stem}.ipynb")
+        print(f"{source.stem}: {json.loads(BUDGETS.read_text())[source.stem[:2]]['measured']} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

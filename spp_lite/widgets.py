@@ -1,0 +1,105 @@
+"""Labs: pure render(**state) functions behind sliders. Works with ipywidgets 7.7.1 and 8.
+
+A lab never swallows an error: what a callback raises is kept in `lab.errors`, shown in red, and raised by `selftest()`.
+Knows nothing about models; the labs themselves are in `labs/`.
+"""
+
+import html
+import io
+import itertools
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+from IPython.display import display
+from matplotlib.figure import Figure
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure as an ordinary picture with a text for those who cannot see it."""
+    display({"image/png": _png(figure, 100), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def slider(label: str, options: Sequence, value=None) -> widgets.SelectionSlider:
+    """One position per option: every state can be tested, and the keyboard's arrow keys step through them."""
+    return widgets.SelectionSlider(
+        options=list(options), value=options[0] if value is None else value, description=label,
+        continuous_update=False, style={"description_width": "initial"}, layout={"width": "420px"},
+    )  # fmt: skip
+
+
+def choice(label: str, options: Sequence, value=None) -> widgets.Dropdown:
+    """A drop-down menu."""
+    return widgets.Dropdown(
+        options=list(options), value=options[0] if value is None else value, description=label,
+        style={"description_width": "initial"}, layout={"width": "420px"},
+    )  # fmt: skip
+
+
+class Lab:
+    """Sliders above a picture and a line of text.
+
+    A subclass sets `height` (pixels), returns its controls by name from `controls()`, and computes from their values in
+    `render(**state) -> (Figure, text)`, which must be pure and take less than 150 ms.
+    """
+
+    height = 380
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.inputs = self.controls()
+        self.picture = widgets.Image(format="png", layout={"height": f"{self.height}px", "object_fit": "contain"})
+        self.text = widgets.HTML()
+        for control in self.inputs.values():
+            control.observe(self._update, names="value")
+        self._update()
+
+    def controls(self) -> dict[str, widgets.Widget]:
+        """Name → control with discrete `options`."""
+        raise NotImplementedError
+
+    def render(self, **state) -> tuple[Figure, str]:
+        """The picture and the read-out for one state of the controls."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> dict:
+        """The controls' present values."""
+        return {name: control.value for name, control in self.inputs.items()}
+
+    def _update(self, _change=None) -> None:
+        try:
+            figure, text = self.render(**self.state)
+            self.picture.value = _png(figure, 72)
+            self.text.value = f"<p style='font-size:15px'>{html.escape(text)}</p>"
+        except Exception as error:  # a callback's exception would vanish in the kernel's log
+            self.errors.append(error)
+            self.text.value = f"<p style='color:#b00'>{html.escape(f'{type(error).__name__}: {error}')}</p>"
+
+    def show(self) -> None:
+        """Display the lab. A saved notebook keeps no widgets: show the same picture below with `static()`."""
+        display(widgets.VBox([*self.inputs.values(), self.picture, self.text]))
+
+    def static(self, **state) -> None:
+        """The picture and text of one state (default: the present one) as ordinary output."""
+        figure, text = self.render(**{**self.state, **state})
+        show(figure, alt=text)
+        print(text)
+
+    def selftest(self) -> None:
+        """Drive every control through its first, middle and last value in all combinations; raise what went wrong."""
+        before, names = self.state, list(self.inputs)
+        stops = []
+        for control in self.inputs.values():
+            values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+            stops.append(list(dict.fromkeys([values[0], values[len(values) // 2], values[-1]])))
+        for values in itertools.chain(itertools.product(*stops), [tuple(before.values())]):
+            for name, value in zip(names, values, strict=True):
+                self.inputs[name].value = value
+        if self.errors:
+            raise self.errors[0]
