@@ -38,7 +38,9 @@ def inverse_factor(hessian: Tensor, *, damping: float = 0.01, name: str = "weigh
     if not info:
         upper, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
     if info:
-        raise SparsityError(f"{name}: the Hessian is not positive definite at damping {damping:g}: give a larger damping")
+        raise SparsityError(
+            f"{name}: the Hessian is not positive definite at damping {damping:g}: give a larger damping"
+        )
     return upper, dead
 
 

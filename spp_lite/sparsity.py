@@ -33,7 +33,7 @@ class Sparsity:
 
     @classmethod
     def parse(cls, text: "str | float | Sparsity") -> "Sparsity":
-        """"50%", 0.5, "unstructured:0.5", "row:50%" or "2:4" (keep 2 of every 4 consecutive inputs)."""
+        """ "50%", 0.5, "unstructured:0.5", "row:50%" or "2:4" (keep 2 of every 4 consecutive inputs)."""
         if isinstance(text, Sparsity):
             return text
         if isinstance(text, int | float) and not isinstance(text, bool):
@@ -57,7 +57,7 @@ class Sparsity:
         return int(self.ratio * count + 1e-6)
 
     def mask(self, scores: Tensor, *, per_row: bool = False, name: str = "weight") -> Tensor:
-        """Keep-mask for scores (out, in): the lowest go; of equal scores the one that comes first (a stable sort's order).
+        """Keep-mask for scores (out, in): the lowest go, ties in order (as a stable sort has it).
 
         per_row: compare within each row, not over the whole matrix. Returns bool (out, in).
         """
@@ -77,7 +77,7 @@ class Sparsity:
             )
 
     def check(self, weight: Tensor, name: str = "weight") -> None:
-        """Raise SparsityError unless weight (out, in) has at least the zeros asked for, where the pattern wants them."""
+        """Raise SparsityError unless weight (out, in) has the zeros asked for, where the pattern wants them."""
         zero = weight == 0
         if self.m:
             self.check_fits(weight, name)

@@ -1,0 +1,219 @@
+"""Input statistics of linears, block by block, with the arguments that the model itself passes to its blocks.
+
+Hooks only: no line here names an architecture beyond "which module list holds the decoder blocks". Knows nothing about
+pruning criteria.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+SAMPLE = 256  # input rows kept per linear, to measure the output error on
+
+
+class CalibrationError(ValueError):
+    """Calibration data or activations that give no statistics. Names the layer, the value and the way out."""
+
+
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The model's decoder blocks and their dotted name: its largest list of modules of one class that holds linears."""
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1 and linears_of(module[0])
+    ]
+    if not found:
+        raise CalibrationError(f"{type(model).__name__} has no decoder blocks: a list of equal modules with linears")
+    return max(found, key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
+
+
+def linears_of(module: nn.Module) -> dict[str, nn.Module]:
+    """Every linear below a module, by dotted name: nn.Linear and what quantisation libraries derive from it."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
+
+
+def block_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear of the decoder blocks, by full name, in the model's order."""
+    prefix, blocks = decoder_blocks(model)
+    return {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}
+
+
+@dataclass
+class InputStatistics:
+    """What is known of one input that one or more linears share, in float32.
+
+    tokens: how many were seen; squares: (in,), mean of x²; gram: (in, in), 2XᵀX/n, or None; sample: some rows (·, in).
+    """
+
+    tokens: int = 0
+    squares: Tensor | None = None
+    gram: Tensor | None = None
+    sample: Tensor | None = None
+
+    def add(self, rows: Tensor, want_gram: bool) -> None:
+        """Take in rows (tokens, in); running means, as in the papers' code."""
+        if not len(rows):
+            return
+        rows = rows.detach().float()
+        old, self.tokens = self.tokens, self.tokens + len(rows)
+        share = old / self.tokens
+        squares = rows.square().sum(0) / self.tokens
+        self.squares = squares if self.squares is None else self.squares * share + squares
+        if want_gram:
+            gram = (rows.T @ rows).mul_(2 / self.tokens)
+            self.gram = gram if self.gram is None else gram.add_(self.gram, alpha=share)
+        if self.sample is None or len(self.sample) < SAMPLE:
+            few = rows[: max(1, SAMPLE // 8)]
+            self.sample = few if self.sample is None else torch.cat([self.sample, few])[:SAMPLE]
+
+
+@dataclass
+class BlockRun:
+    """One decoder block within a walk, with its inputs: hidden states, and the other arguments, of every batch."""
+
+    name: str
+    block: nn.Module
+    hidden: list[Tensor]
+    calls: list[tuple[tuple, dict]]
+    keeps: list[Tensor | None]
+
+    @property
+    def linears(self) -> dict[str, nn.Module]:
+        """The block's linears by full name."""
+        return {f"{self.name}.{name}": linear for name, linear in linears_of(self.block).items()}
+
+    def output(self, batch: int) -> Tensor:
+        """The block's output (batch, length, hidden) for one batch."""
+        args, kwargs = self.calls[batch]
+        found = self.block(self.hidden[batch], *args, **kwargs)
+        return found[0] if isinstance(found, tuple) else found
+
+    def statistics(self, *, gram: bool = False) -> dict[str, InputStatistics]:
+        """Full linear name → statistics; linears that get the same tensor share one object. Runs the block once."""
+        leaders: dict[str, InputStatistics] = {}
+        seen: list[tuple[Tensor, InputStatistics]] = []  # of the present batch; keeps the tensors alive, ids unique
+        keep: Tensor | None = None
+
+        def gather(name: str, tensor: Tensor) -> None:
+            for known, leader in seen:
+                if known is tensor:
+                    leaders[name] = leader
+                    return
+            leader = leaders.setdefault(name, InputStatistics())
+            seen.append((tensor, leader))
+            leader.add(_real_rows(tensor, keep), gram)
+
+        handles = [
+            linear.register_forward_pre_hook(lambda _module, args, name=name: gather(name, args[0]))
+            for name, linear in self.linears.items()
+        ]
+        try:
+            for batch, keep in enumerate(self.keeps):  # noqa: B007  (gather reads it)
+                seen.clear()
+                self.output(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in self.linears:
+            _check(name, leaders.get(name))
+        return leaders
+
+
+@torch.no_grad()
+def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
+    """Yield the decoder blocks in order; what the caller does to a block shapes the inputs of the next.
+
+    calibration: LongTensors (batch, length), or dicts with input_ids and attention_mask (padding does not count).
+    Peak memory: the model, one block's statistics, and the hidden states of all batches. Raises CalibrationError.
+    """
+    batches = [_as_inputs(batch, number) for number, batch in enumerate(calibration)]
+    if not batches:
+        raise CalibrationError("calibration is empty: give at least one LongTensor (batch, length)")
+    name, blocks = decoder_blocks(model)
+    keeps = [batch["attention_mask"].bool() if "attention_mask" in batch else None for batch in batches]
+    training = model.training
+    model.eval()
+    try:
+        hidden, calls = _capture(model, blocks, batches)
+        for index, block in enumerate(blocks):
+            here = BlockRun(f"{name}.{index}", block, hidden, [call[index] for call in calls], keeps)
+            yield here
+            for batch in range(len(hidden)):
+                hidden[batch] = here.output(batch).detach()
+    finally:
+        model.train(training)
+
+
+def _as_inputs(batch, number: int) -> dict[str, Tensor]:
+    inputs = {"input_ids": batch} if isinstance(batch, Tensor) else dict(batch)
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
+        raise CalibrationError(f"calibration batch {number} is no LongTensor (batch, length): tokenize the texts first")
+    return {key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask")}
+
+
+class _Stop(Exception):
+    """Raised in the last block: the rest of the model need not run."""
+
+
+def _capture(model, blocks, batches) -> tuple[list[Tensor], list[list[tuple[tuple, dict]]]]:
+    """The first block's input and every block's other arguments, per batch; the blocks themselves are skipped.
+
+    Blocks may get different arguments (sliding-window layers get another mask), so each one's are caught.
+    """
+    device = model.get_input_embeddings().weight.device
+    hidden, calls = [], []
+    with _skipped(blocks) as record:
+        for batch in batches:
+            record.clear()
+            with suppress(_Stop):
+                model(**{key: value.to(device) for key, value in batch.items()}, use_cache=False)
+            hidden.append(record[0][0])
+            calls.append([(args, kwargs) for _, args, kwargs in record])
+    return hidden, calls
+
+
+@contextmanager
+def _skipped(blocks) -> Iterator[list]:
+    """Within: a block notes its arguments and hands its input on, in the form that a real block returns it."""
+    record: list = []
+    real = {block: block.__dict__.get("forward") for block in blocks}
+    shape: list[bool] = []  # does a block return a tuple? asked once of the first
+
+    def skip(block, *args, **kwargs):
+        first = kwargs.pop("hidden_states") if "hidden_states" in kwargs else args[0]
+        rest = args[1:] if args and args[0] is first else args
+        record.append((first, rest, kwargs))
+        if not shape:
+            shape.append(isinstance(type(block).forward(block, first, *rest, **kwargs), tuple))
+        if len(record) == len(blocks):
+            raise _Stop
+        return (first,) if shape[0] else first
+
+    try:
+        for block in blocks:
+            block.forward = lambda *args, block=block, **kwargs: skip(block, *args, **kwargs)
+        yield record
+    finally:
+        for block, forward in real.items():
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def _real_rows(tensor: Tensor, keep: Tensor | None) -> Tensor:
+    """(…, in) → (tokens, in) without the padding."""
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    return rows if keep is None or keep.numel() != len(rows) else rows[keep.reshape(-1).to(rows.device)]
+
+
+def _check(name: str, found: InputStatistics | None) -> None:
+    if found is None or not found.tokens:
+        raise CalibrationError(f"{name}: no calibration token reached it: give more calibration data, or skip={name!r}")
+    if not torch.isfinite(found.squares).all():
+        bad = int((~torch.isfinite(found.squares)).sum())
+        raise CalibrationError(f"{name}: {bad} of its inputs are not finite: load the model in float32 or bfloat16")
