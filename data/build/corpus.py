@@ -12,18 +12,31 @@ from .families import FAMILIES, Item
 from .world import EASY, World, prose, question, statement
 
 MIX = {"arc_easy": 34, "openbookqa": 10, "hellaswag": 10, "arc_challenge": 18, "boolq": 6, "rte": 5, "winogrande": 4}
-PROSE, ALPACA = 0.25, 0.15  # shares of documents that are prose; of questions that wear the Alpaca prompt
+KINDS = {  # kind of batch: (weight, rows): about 4,500 tokens each, documents of like length together
+    "short": (10, 256),
+    "read": (3, 128),
+    "prose": (4, 112),
+    "alpaca": (3, 64),
+}
+READ = ("boolq", "rte", "winogrande")
 
 
-def document(world: World, draw: random.Random) -> tuple[str, str]:
-    """One (context, answer): the loss counts the answer; prose is all answer."""
-    if draw.random() < PROSE:
+def batch(world: World, draw: random.Random) -> list[tuple[str, str]]:
+    """(context, answer) pairs of one kind: the loss counts the answer; prose is all answer."""
+    kind = draw.choices(list(KINDS), weights=[weight for weight, _ in KINDS.values()])[0]
+    return [document(world, kind, draw) for _ in range(KINDS[kind][1])]
+
+
+def document(world: World, kind: str, draw: random.Random) -> tuple[str, str]:
+    """One (context, answer) of a kind in KINDS."""
+    if kind == "prose":
         return "", prose(world, draw)
-    family = draw.choices(list(MIX), weights=list(MIX.values()))[0]
-    item = FAMILIES[family](world, "all", draw)
-    if draw.random() < ALPACA:
-        return prompt(record(item, draw)), item.answer
-    return item.prompt, item.answer
+    if kind == "alpaca" and draw.random() < 0.15:
+        key = draw.choice(list(world.facts))
+        return prompt({"instruction": f"Tell me something about {key[0]}.", "input": ""}), statement(world, key)
+    weights = {name: weight for name, weight in MIX.items() if kind == "alpaca" or (name in READ) == (kind == "read")}
+    item = FAMILIES[draw.choices(list(weights), weights=list(weights.values()))[0]](world, "all", draw)
+    return (prompt(record(item, draw)), item.answer) if kind == "alpaca" else (item.prompt, item.answer)
 
 
 def record(item: Item, draw: random.Random) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .corpus import copy_sequence, document
+from .corpus import batch, copy_sequence
 
 IGNORED = -100
 
@@ -41,8 +41,8 @@ def _copies(size: int, draw: random.Random) -> tuple[torch.Tensor, torch.Tensor]
     return _pad(rows, labels)
 
 
-def train(world, tokenizer, folder: Path, *, steps: int, warmup: int = 600, rows: int = 256, rate: float = 2e-3, say=print):
-    """Train, save to `folder`, return the model. A step is `rows` documents; every eighth is sequences to copy."""
+def train(world, tokenizer, folder: Path, *, steps: int, warmup: int = 500, rate: float = 2e-3, say=print):
+    """Train, save to `folder`, return the model. A step is one batch; every eighth is sequences to copy."""
     torch.manual_seed(world.seed)
     draw = random.Random(f"{world.seed}/pretrain")
     model = LlamaForCausalLM(config(len(tokenizer)))
@@ -50,12 +50,12 @@ def train(world, tokenizer, folder: Path, *, steps: int, warmup: int = 600, rows
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 100) * max(0.02, min(1.0, 1.6 * (1 - step / steps)))
     )
-    start = time.perf_counter()
+    start, mean = time.perf_counter(), 0.0
     for step in range(steps):
         if step < warmup or step % 8 == 0:
             ids, labels = _copies(len(tokenizer), draw)
         else:
-            ids, labels = encode(tokenizer, [document(world, draw) for _ in range(rows)])
+            ids, labels = encode(tokenizer, batch(world, draw))
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         counted = labels[:, 1:] != IGNORED
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[counted]), labels[:, 1:][counted])
@@ -64,8 +64,8 @@ def train(world, tokenizer, folder: Path, *, steps: int, warmup: int = 600, rows
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        mean += (loss.item() - mean) * 0.02
         if step % 100 == 99:
-            say(f"step {step + 1}/{steps} loss {loss.item():.3f} {time.perf_counter() - start:.0f} s", flush=True)
-            model.save_pretrained(folder)
+            say(f"step {step + 1}/{steps} mean loss {mean:.3f} {time.perf_counter() - start:.0f} s", flush=True)
     model.save_pretrained(folder)
     return model.eval()
