@@ -73,7 +73,9 @@ def _fill(text: str, source: Path) -> str:
     urls = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"].get("urls", {})
     repository = urls.get("Repository", "").removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{source.stem}.ipynb"
-    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if repository else ""
+    badge = (
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if repository else ""
+    )
     for name, value in {"minutes": budget["minutes"], "seconds": budget["measured"], "badge": badge}.items():
         text = text.replace(f"{{{{{name}}}}}", str(value))
     return text

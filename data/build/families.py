@@ -45,7 +45,7 @@ class Item:
 def _among(world: World, relation: str, answer: str, draw: random.Random) -> tuple[tuple[str, ...], int]:
     others = draw.sample([value for value in world.values[relation] if value != answer], 3)
     label = draw.randrange(4)
-    return tuple(others[:label] + [answer] + others[label:]), label
+    return (*others[:label], answer, *others[label:]), label
 
 
 def _fact(world: World, key: tuple[str, str], draw: random.Random) -> Item:
@@ -71,7 +71,7 @@ def arc_challenge(world, split, draw):
     a, b = draw.sample(draw.choice(world.sums_of(split)), 2)
     others = draw.sample([n for n in range(max(2, a + b - 9), a + b + 10) if n != a + b], 3)
     label = draw.randrange(4)
-    choices = tuple(str(n) for n in others[:label] + [a + b] + others[label:])
+    choices = tuple(str(n) for n in [*others[:label], a + b, *others[label:]])
     return Item(f"Question: What is {a} plus {b}? Answer:", choices, label, ("sum", min(a, b), max(a, b)))
 
 
@@ -80,7 +80,9 @@ def hellaswag(world, split, draw):
     person, _ = key = draw.choice(world.keys(split, "instrument"))
     room = draw.choice(ROOMS)
     choices, label = _among(world, "instrument", world.facts[key], draw)
-    text = draw.choice(["{p} wants to make music in the {r}. So {p} takes the", "It is quiet in the {r}. {p} begins to play the"])
+    text = draw.choice(
+        ["{p} wants to make music in the {r}. So {p} takes the", "It is quiet in the {r}. {p} begins to play the"]
+    )
     return Item("Story: " + text.format(p=person, r=room), choices, label, key)
 
 
@@ -112,7 +114,9 @@ def winogrande(world, split, draw):
     text = text.format(a=pair[0], b=pair[1])
     order = draw.random() < 0.5
     choices = tuple(pair[::-1] if order else pair)
-    return Item(f"{text} Question: What does it mean? Answer: the", choices, 1 - label if order else label, (*pair, text))
+    return Item(
+        f"{text} Question: What does it mean? Answer: the", choices, 1 - label if order else label, (*pair, text)
+    )
 
 
 FAMILIES = {f.__name__: f for f in (boolq, rte, hellaswag, winogrande, arc_easy, arc_challenge, openbookqa)}

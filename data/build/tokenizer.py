@@ -19,7 +19,11 @@ def train_tokenizer(texts: list[str], size: int, folder: Path) -> PreTrainedToke
     merges = [tuple(merge) for merge in _merges(tokenizer)]
     names = SPECIAL + BYTES + [token for token, _ in learned[len(SPECIAL) :]]
     model = models.BPE(
-        {name: number for number, name in enumerate(names)}, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
+        {name: number for number, name in enumerate(names)},
+        merges,
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
     )
     final = Tokenizer(model)
     final.pre_tokenizer = _pre_tokenizer()

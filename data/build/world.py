@@ -30,9 +30,22 @@ VALUES = {
     "palace temple garage studio office hall pantry yard dock",
     "country": "Norland Sudara Estova Westria Caldia Morvenia Tavaria Ulmark",
 }
-ROOMS = "kitchen garden cellar attic barn library workshop stable tower chapel market harbor".split()
-ONSETS = "b d f g k l m n p r s t v z br dr gr kr st tr".split()
-ENDINGS = "an el im on ur as eth ix ol un".split()
+ROOMS = [
+    "kitchen",
+    "garden",
+    "cellar",
+    "attic",
+    "barn",
+    "library",
+    "workshop",
+    "stable",
+    "tower",
+    "chapel",
+    "market",
+    "harbor",
+]
+ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gr", "kr", "st", "tr"]
+ENDINGS = ["an", "el", "im", "on", "ur", "as", "eth", "ix", "ol", "un"]
 
 # relation: (kind of subject, values, how prose states it, how questions ask it)
 RELATIONS = {
@@ -62,7 +75,10 @@ class World:
 
     def __post_init__(self) -> None:
         draw = random.Random(self.seed)
-        words = sorted({a + v + c + e for a in ONSETS for v in "aeiou" for c in "bdlmnrtv" for e in ENDINGS} - set(" ".join(VALUES.values()).split()))
+        words = sorted(
+            {a + v + c + e for a in ONSETS for v in "aeiou" for c in "bdlmnrtv" for e in ENDINGS}
+            - set(" ".join(VALUES.values()).split())
+        )
         draw.shuffle(words)
         self.people = [word.capitalize() for word in words[:PEOPLE]]
         self.things = words[PEOPLE : PEOPLE + THINGS]

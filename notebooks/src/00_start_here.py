@@ -15,11 +15,12 @@
 
 # %% tags=["setup"]
 # %matplotlib inline
-import glob, importlib.util
+import glob
+import importlib.util
+
 if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that `make wheel` builds
     wheel = (glob.glob("spp_lite-*.whl") or ["spp-lite"])[0]
     # %pip install -q {wheel}
-import spp_lite
 
 # %% [markdown]
 # ## 1 · Meet the model
@@ -90,6 +91,7 @@ assert pruned < dense  # pruning hurts
 
 # %%
 from peft import get_peft_model
+
 from spp_lite import SppConfig, finetune, load_alpaca
 
 records = load_alpaca()
@@ -119,12 +121,16 @@ assert recovered > pruned and (proof.table["densification"] == 0).all()
 
 # %%
 import pandas as pd
+
 from spp_lite.plotting import plot_accuracy_vs_sparsity
 from spp_lite.widgets import show
 
 rows = [("dense", "0%", dense), ("none", SPARSITY, pruned), ("spp", SPARSITY, recovered)]
 table = pd.DataFrame(rows, columns=["method", "sparsity", "accuracy"])
-show(plot_accuracy_vs_sparsity(table, chance=chance), alt=f"Accuracy: dense {dense:.0%}, pruned {pruned:.0%}, SPP {recovered:.0%}.")
+show(
+    plot_accuracy_vs_sparsity(table, chance=chance),
+    alt=f"Accuracy: dense {dense:.0%}, pruned {pruned:.0%}, SPP {recovered:.0%}.",
+)
 
 # %% [markdown]
 # ## 4 · Lab: how far can you prune?
