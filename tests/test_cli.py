@@ -1,0 +1,71 @@
+"""The commands, end to end on the embedded model, and what wrong input gets."""
+
+import pandas as pd
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from spp_lite import Sparsity, load
+from spp_lite.calibration import block_linears
+from spp_lite.cli import main
+
+
+@pytest.mark.parametrize("method, sparsity", [("sparsegpt", "2:4"), ("magnitude", "75%")])
+def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, sparsity):
+    pruned, adapter, merged = (str(tmp_path / name) for name in ("pruned", "adapter", "merged"))
+    command = f"prune --sparsity {sparsity} --method {method} --calibration-samples 8 --out {pruned}"
+    assert main(command.split()) == 0
+    model = AutoModelForCausalLM.from_pretrained(pruned)
+    masks = {name: linear.weight == 0 for name, linear in block_linears(model).items()}
+    for name, linear in block_linears(model).items():
+        Sparsity.parse(sparsity).check(linear.weight, name)
+    assert len(pd.read_csv(tmp_path / "pruned" / "pruning_report.csv")) == len(masks)
+
+    command = f"finetune --model {pruned} --output_dir {adapter} --max_steps 3 --learning_rate 1e-2 --report_to none"
+    assert main([*command.split(), "--disable_tqdm", "true", "--save_strategy", "no"]) == 0
+    assert peft.PeftConfig.from_pretrained(adapter).peft_type == "SPP"
+
+    assert main(f"merge --model {pruned} --adapter {adapter} --out {merged}".split()) == 0
+    after = block_linears(AutoModelForCausalLM.from_pretrained(merged))
+    assert all(not after[name].weight[masks[name]].any() for name in masks)
+    before = block_linears(model)
+    assert any(not torch.equal(after[name].weight, before[name].weight) for name in masks)
+
+    out = tmp_path / "scores.csv"
+    command = f"evaluate --model {merged} --tasks tiny_boolq --limit 5 --out {out}"
+    assert main(command.split()) == 0
+    assert set(pd.read_csv(out)["metric"]) == {"acc", "acc_norm"}
+    assert f"wrote {out}" in capsys.readouterr().out
+
+
+def test_demo_writes_table_and_figure(tmp_path, capsys):
+    command = f"demo --sparsity 75% --steps 2 --limit 4 --calibration-samples 8 --out {tmp_path} --save-models"
+    assert main(command.split()) == 0
+    table = pd.read_csv(tmp_path / "demo.csv")
+    assert list(table["method"]) == ["dense", "none", "spp"]
+    assert table["zeros"][1] == table["zeros"][2] == pytest.approx(0.75, abs=0.01)
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
+    text = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'demo.csv'}" in text
+    model, _ = load(tmp_path / "75-spp")
+    assert sum(int((w.weight == 0).sum()) for w in block_linears(model).values()) > 0
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("prune --sparsity 100% --method magnitude --out {tmp}/o", "sparsity 1 is outside [0, 1)"),
+        ("prune --sparsity 4:2 --method magnitude --out {tmp}/o", "pattern '4:2' keeps 4 of 2"),
+        ("prune --sparsity 50% --method obs --out {tmp}/o", "method 'obs' is none of magnitude, wanda, sparsegpt"),
+        ("prune --model {tmp} --sparsity 50% --out {tmp}/o", "is not a model: it has no config.json"),
+        ("prune --sparsity 50% --calibration {tmp}/no.txt --out {tmp}/o", "there is no file"),
+        ("evaluate --tasks tiny_trivia", "lm-eval has no task tiny_trivia"),
+        ("demo --data {tmp}/no.json --out {tmp}/o", "there is no file"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(tmp_path, capsys, command, message):
+    assert main(command.format(tmp=tmp_path).split()) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith("spp-lite ")
+    assert not (tmp_path / "o").exists()
