@@ -4,7 +4,7 @@ Hooks only: no line here names an architecture beyond "which module list holds t
 pruning criteria.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -148,7 +148,7 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
 
 
 def _as_inputs(batch, number: int) -> dict[str, Tensor]:
-    inputs = {"input_ids": batch} if isinstance(batch, Tensor) else dict(batch)
+    inputs = dict(batch) if isinstance(batch, Mapping) else {"input_ids": batch}
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
         raise CalibrationError(f"calibration batch {number} is no LongTensor (batch, length): tokenize the texts first")
@@ -164,7 +164,8 @@ def _capture(model, blocks, batches) -> tuple[list[Tensor], list[list[tuple[tupl
 
     Blocks may get different arguments (sliding-window layers get another mask), so each one's are caught.
     """
-    device = model.get_input_embeddings().weight.device
+    weight = model.get_input_embeddings().weight
+    device = "cpu" if weight.is_meta else weight.device  # offloaded: accelerate's hooks move the inputs
     hidden, calls = [], []
     with _skipped(blocks) as record:
         for batch in batches:

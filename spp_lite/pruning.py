@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 
 import pandas as pd
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -98,7 +99,8 @@ def _prune_block(here, wanted, asked, method, damping, rows, bar) -> None:
 def _prune_linear(name, linear, sparsity, method, found: InputStatistics | None, factor, rows, bar) -> None:
     bar.set_postfix_str(name)
     start = time.perf_counter()
-    old = linear.weight.detach()
+    with align_module_device(linear):  # loads an offloaded weight
+        old = linear.weight.detach().clone()
     if method == "sparsegpt":
         new = sparsegpt(old, *factor, sparsity, name=name).to(old.dtype)
     elif method == "wanda":
@@ -106,7 +108,7 @@ def _prune_linear(name, linear, sparsity, method, found: InputStatistics | None,
     else:
         new = old * sparsity.mask(magnitude_scores(old), name=name)
     error = _output_error(old, new, found)
-    linear.weight.data.copy_(new)
+    _write(name, linear, new)
     rows.append(
         {
             "layer": name, "shape": tuple(old.shape), "asked": str(sparsity), "reached": measure(new), "error": error,
@@ -114,6 +116,18 @@ def _prune_linear(name, linear, sparsity, method, found: InputStatistics | None,
         }
     )  # fmt: skip
     bar.update()
+
+
+def _write(name: str, linear: nn.Module, weight: Tensor) -> None:
+    """Replace a weight at once, where it lives: in the module, or where accelerate offloaded it to."""
+    hook = getattr(linear, "_hf_hook", None)
+    if not getattr(hook, "offload", False):
+        linear.weight.data.copy_(weight)
+        return
+    stored = hook.weights_map["weight"]
+    if not isinstance(stored, Tensor) or stored is not hook.weights_map["weight"]:
+        raise SparsityError(f"{name} is offloaded to disk, where it cannot be changed: offload to the CPU instead")
+    stored.copy_(weight)
 
 
 def _output_error(old: Tensor, new: Tensor, found: InputStatistics | None) -> float:
@@ -145,8 +159,9 @@ def _check_input(model, linears, sparsity, method, calibration) -> None:
         raise ValueError(f"{method} needs calibration batches: LongTensors (batch, length), or use method='magnitude'")
     for name, linear in linears.items():
         sparsity.check_fits(linear.weight, name)
-        if not torch.isfinite(linear.weight).all():
-            raise SparsityError(f"{name} has weights that are not finite: load the model again, or skip={name!r}")
+        with align_module_device(linear):
+            if not torch.isfinite(linear.weight).all():
+                raise SparsityError(f"{name} has weights that are not finite: load the model again, or skip={name!r}")
 
 
 def _allocate(model, linears, sparsity, allocation, calibration) -> dict[str, Sparsity]:

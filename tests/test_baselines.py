@@ -105,4 +105,6 @@ def test_parameter_counts_are_the_papers(hidden, inner, layers, heads, spp, lora
     assert table.loc["spp", "parameters"] == spp
     if lora:
         assert table.loc["lora", "parameters"] == lora
-        assert round(100 * table.loc["spp", "share"], 3) == 0.291 and round(100 * table.loc["lora", "share"], 3) == 0.297
+        assert (
+            round(100 * table.loc["spp", "share"], 3) == 0.291 and round(100 * table.loc["lora", "share"], 3) == 0.297
+        )
