@@ -90,6 +90,7 @@ class SppLinear(nn.Module, SppLayer):
         self._disable_adapters, self.merged_adapters = False, []
         self._before_merge: Tensor | None = None  # on the CPU: un-merging restores it bit for bit
         self._active_adapter = adapter_name
+        self.train(base_layer.training)
         self.update_layer(adapter_name, config, r, scaling)
 
     def update_layer(self, name: str, config: SppConfig, r: int, scaling: float, inference_mode: bool = False) -> None:

@@ -83,6 +83,10 @@ def _tuner_layers(peft_model) -> dict[str, BaseTunerLayer]:
 def _prove(name: str, before: Tensor, weight: Tensor) -> dict:
     """One row of the report; raises SparsityError when a zero was filled or a weight is not finite."""
     after = weight.detach().cpu()
+    if not torch.isfinite(after).all():
+        raise SparsityError(
+            f"{name}: the merged weight is not finite in {after.dtype}: train with a smaller learning rate"
+        )
     pruned = before == 0
     refilled = int(torch.count_nonzero(after[pruned]))
     share = refilled / max(1, int(pruned.sum()))
@@ -91,8 +95,6 @@ def _prove(name: str, before: Tensor, weight: Tensor) -> dict:
             f"{name}: merging fills {refilled} of {int(pruned.sum())} zeros ({share:.1%}): use an adapter that keeps "
             "them (SPP), or mask the merged weight again"
         )
-    if not torch.isfinite(after).all():
-        raise SparsityError(f"{name}: the merged weight is not finite in {after.dtype}: merge in float32")
     pattern = find_pattern(before)
     if pattern is not None:
         pattern.check(after, name)
@@ -137,20 +139,22 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
     W ⊙ s R(α)β = W ⊙ (B A) with A = α and B (out, r) one-hot by block, B[i, block(i)] = s · β_i (HiRA has no scale).
     Raises ValueError for another kind of adapter.
     """
-    tensors, ranks = {}, {}
-    for name, layer in _tuner_layers(peft_model).items():
+    layers = _tuner_layers(peft_model)
+    for name, layer in layers.items():
         if not isinstance(layer, SppLinear) or adapter_name not in layer.spp_alpha:
             raise ValueError(f"{name} carries no SPP adapter {adapter_name!r}: only SPP can be written as HiRA")
+    rank = max(layer.r[adapter_name] for layer in layers.values())  # fewer blocks are padded with zeros
+    tensors = {}
+    for name, layer in layers.items():
         alpha, beta = layer.spp_alpha[adapter_name].detach().cpu(), layer.spp_beta[adapter_name].detach().cpu()
-        columns = torch.zeros(len(beta), len(alpha))
+        columns = torch.zeros(len(beta), rank)
         columns[torch.arange(len(beta)), row_blocks(len(beta), len(alpha))] = layer.scaling[adapter_name] * beta
-        tensors[f"base_model.model.{name}.hira_A"] = alpha.contiguous()
+        tensors[f"base_model.model.{name}.hira_A"] = nn.functional.pad(alpha, (0, 0, 0, rank - len(alpha)))
         tensors[f"base_model.model.{name}.hira_B"] = columns
-        ranks[name] = len(alpha)
     own = peft_model.peft_config[adapter_name]
     config = HiraConfig(
-        r=own.r, rank_pattern={name: r for name, r in ranks.items() if r != own.r}, target_modules=sorted(ranks),
-        task_type=own.task_type, base_model_name_or_path=own.base_model_name_or_path, inference_mode=True,
+        r=rank, target_modules=sorted(layers), task_type=own.task_type, inference_mode=True,
+        base_model_name_or_path=own.base_model_name_or_path,
     )  # fmt: skip
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
