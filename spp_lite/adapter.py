@@ -4,7 +4,6 @@ W′ = W ⊙ (1 + s · R(α)β): a zero of W is a zero of W′ for every α and 
 registers "SPP" with PEFT, so every PEFT verb works on it. Knows nothing about training or about how zeros came about.
 """
 
-import hashlib
 import math
 import warnings
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from .calibration import block_linears, decoder_blocks
 from .kernels import effective_weight, row_blocks, spp_linear
-from .sparsity import SparsityError, measure
+from .sparsity import SparsityError, fingerprint, measure
 
 if "SPP" in PeftType.__members__:
     raise ImportError("this version of peft has an SPP of its own: use a spp_lite made for it")
@@ -228,7 +227,7 @@ class SppModel(BaseTuner):
         layers = {name: layer for name, layer in layers.items() if adapter_name in layer.spp_alpha}
         if any(layer.base_layer.weight.is_meta for layer in layers.values()):
             return
-        found = fingerprint(layers)
+        found = fingerprint({n: y._before_merge if y.merged else y.base_weight for n, y in layers.items()})
         if config.mask_fingerprint not in (None, found):
             raise SparsityError(
                 f"adapter {adapter_name!r} was made on a base with other zeros (mask {config.mask_fingerprint}, "
@@ -242,16 +241,6 @@ class SppModel(BaseTuner):
                 "preserve there; prune the model first",
                 stacklevel=2,
             )
-
-
-def fingerprint(layers: dict[str, SppLinear]) -> str:
-    """A hash of where the zeros are: of the zeros per row and per column of every layer."""
-    digest = hashlib.sha256()
-    for name in sorted(layers):
-        zero = (layers[name]._before_merge if layers[name].merged else layers[name].base_weight) == 0
-        for dim in (0, 1):
-            digest.update(zero.sum(dim, dtype=torch.int32).cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 register_peft_method(name="spp", config_cls=SppConfig, model_cls=SppModel, is_mixed_compatible=False)

@@ -12,9 +12,6 @@ import pandas as pd
 
 SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "loss_first", "loss_last", "seconds")
 
-# One place for threads: more than the physical cores slow small models down.
-THREADS = int(os.environ.get("SPP_THREADS", min(os.cpu_count() or 1, 8)))
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -25,9 +22,6 @@ def main(argv: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(argv)
     if rest and options.command != "finetune":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    import torch
-
-    torch.set_num_threads(THREADS)
     try:
         options.run(options, rest) if options.command == "finetune" else options.run(options)
     except (ValueError, FileNotFoundError) as error:

@@ -62,6 +62,9 @@ def plot_accuracy_vs_sparsity(
             axes.annotate(
                 "chance", (0.01, scale * chance), xycoords=("axes fraction", "data"), va="bottom", fontsize=11
             )
+        if percent:
+            axes.set_ylim(min(30, 100 * summary["mean"].min() - 5), 102)
+        axes.set_xlim(min(45, summary.loc[summary["method"] != "dense", "zeros"].min() - 5), 95)
         axes.set_xlabel("zeros in the decoder's linear weights (%)")
         axes.set_ylabel("average zero-shot accuracy (%)" if percent else value)
         axes.set_title(title)

@@ -3,6 +3,7 @@
 Works on plain tensors. Knows nothing about models, pruning criteria or training. A mask is True where a weight is kept.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -112,6 +113,16 @@ def find_pattern(weight: Tensor) -> Sparsity | None:
             if 0 < fullest < m and int(kept.sum()) >= 0.99 * fullest * kept.numel():
                 return Sparsity(1 - fullest / m, fullest, m)
     return None
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """A hash of where the zeros are: of the zeros per row and per column of every weight (out, in)."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        zero = weights[name] == 0
+        for dim in (0, 1):
+            digest.update(zero.sum(dim, dtype=torch.int32).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _drop_lowest(scores: Tensor, count: int) -> Tensor:

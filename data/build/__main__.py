@@ -11,14 +11,14 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from .corpus import FACTS, document, records
+from .corpus import KINDS, document, records
 from .families import FAMILIES, items
 from .pretrain import train
 from .tokenizer import train_tokenizer
 from .world import World, prose, statement
 
 DATA = Path(__file__).parents[1]
-SEED, VOCABULARY, STEPS, READING_STEPS = 0, 3072, 3000, 1000
+SEED, VOCABULARY, STEPS = 0, 3072, 3000
 RECORDS, HELD_OUT = {"train": 6000, "validation": 400}, 220
 TASK = """task: tiny_{family}{suffix}
 custom_dataset: !function items.load
@@ -34,12 +34,6 @@ metric_list:
   - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
 metadata: {{version: 1.0}}
 """
-GROUP = """group: tiny{suffix}
-task: [{tasks}]
-aggregate_metric_list:
-  - {{metric: acc, weight_by_size: false}}
-metadata: {{version: 1.0}}
-"""
 
 
 def write_text(folder: Path) -> None:
@@ -50,7 +44,15 @@ def write_text(folder: Path) -> None:
     for name, split in {"train": "open", "validation": "validation"}.items():
         found = records(world, split, SEED, RECORDS[name])
         (folder / "tiny_alpaca" / f"{name}.json").write_text(json.dumps(found, indent=0) + "\n")
-    write_tasks(world, folder / "tasks")
+    for family in FAMILIES:
+        for split, suffix in {"test": "", "validation": "_val"}.items():
+            rows = [
+                json.dumps({"query": item.prompt, "choices": item.choices, "label": item.label})
+                for item in items(world, family, split, HELD_OUT, SEED)
+            ]
+            (folder / "tasks" / f"{family}_{split}.jsonl").write_text("\n".join(rows) + "\n")
+            yaml = TASK.format(family=family, suffix=suffix, split=split)
+            (folder / "tasks" / f"tiny_{family}{suffix}.yaml").write_text(yaml)
     draw = random.Random(f"{SEED}/text")
     texts = [" ".join(prose(world, draw) for _ in range(4)) for _ in range(400)]
     (folder / "text" / "calibration.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts[:320]))
@@ -58,26 +60,11 @@ def write_text(folder: Path) -> None:
     write_tokenizer(world, folder)
 
 
-def write_tasks(world: World, folder: Path) -> None:
-    """Per split, the items and the lm-eval task of each family, and a group that averages the seven."""
-    for split, suffix in {"test": "", "validation": "_val"}.items():
-        for family in FAMILIES:
-            rows = [
-                json.dumps({"query": item.prompt, "choices": item.choices, "label": item.label})
-                for item in items(world, family, split, HELD_OUT, SEED)
-            ]
-            (folder / f"{family}_{split}.jsonl").write_text("\n".join(rows) + "\n")
-            yaml = TASK.format(family=family, suffix=suffix, split=split)
-            (folder / f"tiny_{family}{suffix}.yaml").write_text(yaml)
-        tasks = ", ".join(f"tiny_{family}{suffix}" for family in FAMILIES)
-        (folder / f"tiny{suffix}.yaml").write_text(GROUP.format(suffix=suffix, tasks=tasks))
-
-
 def write_tokenizer(world: World, folder: Path) -> None:
     """Learned from every statement and from documents of all kinds."""
     draw = random.Random(SEED + 1)
     texts = [statement(world, key) for key in world.facts] * 2
-    texts += [" ".join(document(world, kind, draw)) for kind in FACTS for _ in range(8000)]
+    texts += [" ".join(document(world, kind, draw)) for kind in KINDS for _ in range(8000)]
     train_tokenizer(texts, VOCABULARY, folder / "tiny-llama")
 
 
@@ -108,13 +95,7 @@ def main(steps: list[str]) -> None:
     if "text" in steps:
         write_text(DATA)
     if "pretrain" in steps:
-        train(
-            World(SEED),
-            AutoTokenizer.from_pretrained(DATA / "tiny-llama"),
-            DATA / "tiny-llama",
-            steps=STEPS,
-            reading=READING_STEPS,
-        )
+        train(World(SEED), AutoTokenizer.from_pretrained(DATA / "tiny-llama"), DATA / "tiny-llama", steps=STEPS)
     if "score" in steps:
         score()
 

@@ -12,29 +12,25 @@ from .families import FAMILIES, Item
 from .world import EASY, World, prose, question, statement
 
 MIX = {"arc_easy": 34, "openbookqa": 10, "hellaswag": 10, "arc_challenge": 18, "boolq": 6, "rte": 5, "winogrande": 4}
-ROWS = {"short": 256, "read": 128, "passage": 128, "prose": 112, "alpaca": 64}  # about 4,500 tokens a batch of each
-FACTS = {"short": 10, "read": 3, "prose": 4, "alpaca": 3}  # shares of the kinds of batch while the facts are learned
-READING = {"passage": 10, "short": 5, "read": 2, "prose": 1, "alpaca": 3}  # and while the model learns to read passages
+KINDS = {  # kind of batch: (weight, rows): about 4,500 tokens each, documents of like length together
+    "short": (10, 256),
+    "read": (3, 128),
+    "prose": (4, 112),
+    "alpaca": (3, 64),
+}
 READ = ("boolq", "rte", "winogrande")
 
 
-def batch(world: World, mix: dict[str, int], draw: random.Random) -> list[tuple[str, str]]:
+def batch(world: World, draw: random.Random) -> list[tuple[str, str]]:
     """(context, answer) pairs of one kind: the loss counts the answer; prose is all answer."""
-    kind = draw.choices(list(mix), weights=list(mix.values()))[0]
-    return [document(world, kind, draw) for _ in range(ROWS[kind])]
+    kind = draw.choices(list(KINDS), weights=[weight for weight, _ in KINDS.values()])[0]
+    return [document(world, kind, draw) for _ in range(KINDS[kind][1])]
 
 
 def document(world: World, kind: str, draw: random.Random) -> tuple[str, str]:
-    """One (context, answer) of a kind in ROWS."""
+    """One (context, answer) of a kind in KINDS."""
     if kind == "prose":
         return "", prose(world, draw)
-    if kind == "passage":  # half of them only look a room up: the step before "is it the same room?"
-        item = FAMILIES["boolq"](world, "all", draw)
-        if draw.random() < 0.5:
-            return item.prompt, item.answer
-        who, rooms = item.key[item.key[6]], item.key[3:6]
-        passage = item.prompt.partition(" Question: ")[0]
-        return f"{passage} Question: Where is {who}? Answer:", rooms[item.key[6]]
     if kind == "alpaca" and draw.random() < 0.15:
         key = draw.choice(list(world.facts))
         return prompt({"instruction": f"Tell me something about {key[0]}.", "input": ""}), statement(world, key)

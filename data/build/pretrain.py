@@ -1,4 +1,4 @@
-"""Train the tiny LLaMA on the world: a copy warm-up, prose and questions, then passages; loss on answers."""
+"""Train the tiny LLaMA on the world: a copy warm-up, then prose and questions, loss on answers."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .corpus import FACTS, READING, batch, copy_sequence
+from .corpus import batch, copy_sequence
 
 IGNORED = -100
 
@@ -41,29 +41,21 @@ def _copies(size: int, draw: random.Random) -> tuple[torch.Tensor, torch.Tensor]
     return _pad(rows, labels)
 
 
-def train(world, tokenizer, folder: Path, *, steps: int, reading: int, say=print) -> LlamaForCausalLM:
-    """Learn to copy (500 steps), the facts (up to `steps`), then to read passages (`reading` more); save to `folder`."""
+def train(world, tokenizer, folder: Path, *, steps: int, warmup: int = 500, rate: float = 2e-3, say=print):
+    """Train, save to `folder`, return the model. A step is one batch; every eighth is sequences to copy."""
     torch.manual_seed(world.seed)
+    draw = random.Random(f"{world.seed}/pretrain")
     model = LlamaForCausalLM(config(len(tokenizer)))
-    _phase(model, world, tokenizer, FACTS, steps, copying=500, say=say)
-    _phase(model, world, tokenizer, READING, reading, copying=0, say=say)
-    model.save_pretrained(folder)
-    return model.eval()
-
-
-def _phase(model, world, tokenizer, mix: dict, steps: int, *, copying: int, rate: float = 2e-3, say=print) -> None:
-    """A step is one batch; every eighth, and the first `copying`, are sequences to copy."""
-    draw = random.Random(f"{world.seed}/pretrain" if copying else f"{world.seed}/reading")
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 100) * max(0.02, min(1.0, 1.6 * (1 - step / steps)))
     )
     start, mean = time.perf_counter(), 0.0
     for step in range(steps):
-        if step < copying or step % 8 == 0:
+        if step < warmup or step % 8 == 0:
             ids, labels = _copies(len(tokenizer), draw)
         else:
-            ids, labels = encode(tokenizer, batch(world, mix, draw))
+            ids, labels = encode(tokenizer, batch(world, draw))
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         counted = labels[:, 1:] != IGNORED
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[counted]), labels[:, 1:][counted])
@@ -75,3 +67,5 @@ def _phase(model, world, tokenizer, mix: dict, steps: int, *, copying: int, rate
         mean += (loss.item() - mean) * 0.02
         if step % 100 == 99:
             say(f"step {step + 1}/{steps} mean loss {mean:.3f} {time.perf_counter() - start:.0f} s", flush=True)
+    model.save_pretrained(folder)
+    return model.eval()
