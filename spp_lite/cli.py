@@ -60,10 +60,8 @@ def _prune(options) -> None:
 
     model, tokenizer = load(options.model)
     batches = None if options.method == "magnitude" else _calibration(options, tokenizer)
-    report = prune(
-        model, batches, options.sparsity, method=options.method, skip=options.skip, only=options.only,
-        allocation=options.allocation,
-    )  # fmt: skip
+    chosen = {"skip": options.skip, "only": options.only, "allocation": options.allocation}
+    report = prune(model, batches, options.sparsity, method=options.method, **chosen)
     folder = save(model, tokenizer, options.out)
     report.table.to_csv(folder / "pruning_report.csv", index=False)
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
@@ -71,9 +69,8 @@ def _prune(options) -> None:
 
 
 def _add_finetune(commands) -> None:
-    parser = commands.add_parser(
-        "finetune", add_help=False, help="train an SPP adapter; takes every field of TrainingArguments, or a YAML file"
-    )
+    about = "train an SPP adapter; takes every field of TrainingArguments, or a YAML file"
+    parser = commands.add_parser("finetune", add_help=False, help=about)
     parser.set_defaults(run=_finetune)
 
 
@@ -125,7 +122,6 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--tasks", nargs="+", help="tiny, tiny_val, paper, mmlu or lm-eval task names")
     parser.add_argument("--text", type=Path, help="text file for perplexity")
     parser.add_argument("--limit", type=int, help="items a task")
-    parser.add_argument("--batch-size", default=64)
     parser.add_argument("--out", type=Path, help="CSV to write")
     parser.set_defaults(run=_evaluate)
 
@@ -142,7 +138,7 @@ def _evaluate(options) -> None:
     tables = []
     if tasks:
         names = tasks[0] if len(tasks) == 1 else tasks
-        tables.append(evaluate(model, tokenizer, names, limit=options.limit, batch_size=options.batch_size))
+        tables.append(evaluate(model, tokenizer, names, limit=options.limit))
     if options.text:
         from .data import read_texts
 
@@ -161,8 +157,8 @@ def _add_demo(commands) -> None:
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
     _add_calibration(parser)
     parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, 'none' for none (default: tiny, else paper)")
-    parser.add_argument("--text", type=Path, help="text file for perplexity (default: the embedded one for tiny)")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--text", type=Path, help="text file for perplexity")
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--learning-rate", type=float, help="default: 1.5e-2 for tiny, else 4e-3")
     parser.add_argument("--r", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -201,29 +197,24 @@ def _demo(options) -> None:
 
 def _recipe(options):
     from . import load_alpaca
-    from .data import embedded, read_texts
+    from .data import read_texts
     from .experiment import Recipe
     from .models import load_tokenizer, resolve
 
     name = options.model or os.environ.get("SPP_MODEL", "tiny")
     tasks = options.tasks or [_default_tasks(name)]
-    text = options.text or (embedded("text", "validation.txt") if name == "tiny" else None)
     rate = options.learning_rate or (1.5e-2 if name == "tiny" else 4e-3)
     return Recipe(
         model=name,
         records=load_alpaca(options.data),
         calibration=_calibration(options, load_tokenizer(resolve(name))),
         tasks=None if tasks == ["none"] else tasks[0] if len(tasks) == 1 else tasks,
-        text="\n\n".join(read_texts(text)) if text else None,
+        text="\n\n".join(read_texts(options.text)) if options.text else None,
         pruner=options.method,
         r=options.r,
         limit=options.limit,
-        training={
-            "max_steps": options.steps,
-            "learning_rate": rate,
-            "batch_size": options.batch_size,
-            "cutoff": options.cutoff,
-        },
+        training={"max_steps": options.steps, "learning_rate": rate}
+        | {"batch_size": options.batch_size, "cutoff": options.cutoff},
     )
 
 

@@ -147,7 +147,115 @@ lab.show()
 lab.selftest()
 
 # %% [markdown]
-# The same picture without widgets:
+# The same picture without widgets, for readers on a code host and on paper:
 
 # %%
 lab.static(sparsity="75%")
+
+# %% [markdown]
+# **Explain.** (1) Which costs more accuracy at 75 % zeros, a free choice of the zeros or 2:8? (2) Up to which sparsity
+# does SPP bring back more than half of what was lost?
+#
+# ## 5 · Your turn
+#
+# **Ex 00a · core · difficulty ●○○ · ~4 min.** How many zeros does a model have? Count over the linear weights of its
+# decoder blocks only; `block_linears(model)` returns them by name.
+
+# %%
+from spp_lite.calibration import block_linears
+
+
+def share_of_zeros(model):
+    # BEGIN SOLUTION
+    weights = [linear.weight for linear in block_linears(model).values()]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+from spp_lite import checks
+
+checks.ex_00a(share_of_zeros)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `(weight == 0).sum()` counts the zeros of one weight, `weight.numel()` its entries.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Layers differ in size: add up all zeros and all entries before you divide.
+# </details>
+
+# %% [markdown] tags=["solution"]
+# filled in the exercise edition
+
+# %% [markdown]
+# **Ex 00b · core · difficulty ●○○ · ~4 min.** The field reports the *gap recovered*: 0 when retraining gave nothing back,
+# 1 when all that pruning took is back; negative when it made things worse.
+
+
+# %%
+def gap_recovered(dense, pruned, recovered):
+    # BEGIN SOLUTION
+    return (recovered - pruned) / (dense - pruned)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.ex_00b(gap_recovered)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# What did pruning take? What of it came back?
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Divide the gain over the pruned model by the loss from the dense model.
+# </details>
+
+# %% [markdown] tags=["solution"]
+# filled in the exercise edition
+
+# %% [markdown]
+# **Stretch · difficulty ●●○ · ~10 min.** Set `SPARSITY = "2:4"` in section 2 and run the notebook again. Which family of
+# tasks suffers most?
+#
+# ## 6 · Read an error message
+#
+# A pattern must fit the weight. This cell fails on purpose: which layer, which value, which way out does it name?
+
+# %% tags=["raises-exception"]
+prune(load("tiny")[0], batches, "3:5", progress=False)
+
+# %% [markdown]
+# ## Recap
+#
+# 1. Pruning sets weights to zero; accuracy falls, first slowly, then fast.
+# 2. Wanda scores a weight by |W| · ‖x‖: it needs a few texts, no training.
+# 3. SPP trains two thin factors per matrix and multiplies: zeros stay zero by construction.
+# 4. Merging leaves an ordinary model; `merge` proves that no zero was filled.
+# 5. Everything here is tiny; the calls are the ones you would use on LLaMA.
+#
+# ## Quiz
+#
+# <details><summary>1. Why does a zero of W stay zero whatever α and β are?</summary>
+#
+# Because W′ is W times a factor, entry by entry, and zero times any finite number is zero.
+# </details>
+# <details><summary>2. Why can fine-tuning restore facts that it never showed?</summary>
+#
+# The facts are still in the surviving weights; pruning disturbed the paths to them, and training on other facts repairs
+# paths that all facts share.
+# </details>
+# <details><summary>3. What does blind guessing score, and why not 0 %?</summary>
+#
+# About 35 %: four families have four choices (25 %), three have two (50 %).
+# </details>
+# <details><summary>4. Does a model with 75 % zeros run four times faster?</summary>
+#
+# Not by itself: zeros are multiplied like any number until a sparse format skips them.
+# </details>
+#
+# The paper: [SPP, arXiv 2405.16057](https://arxiv.org/abs/2405.16057), Eq. 5 and Figure 4.

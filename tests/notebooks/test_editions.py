@@ -57,3 +57,24 @@ def test_run_times_are_the_measured_ones_and_within_budget(name):
     assert 0 < budget["measured"] <= budget["budget"] <= 90
     first = read(name).cells[0].source
     assert f"{budget['measured']} s" in first and not re.search(r"\{\{", first)
+
+
+@pytest.mark.parametrize("source", sources(), ids=NAMES)
+def test_in_the_exercise_edition_only_blanks_fail_and_kindly(source):
+    from nbclient import NotebookClient
+
+    notebook = edition(source, exercises=True)
+    NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(ROOT / "notebooks")}},
+    ).execute()
+    for cell in notebook.cells:
+        errors = [output for output in cell.get("outputs", []) if output.output_type == "error"]
+        tags = cell.metadata.get("tags", [])
+        assert bool(errors) == ("raises-exception" in tags), cell.source
+        if "check" in tags:
+            assert errors[0].ename == "CheckFailed" and "is still blank" in errors[0].evalue
+    assert "BEGIN SOLUTION" not in str(notebook)
