@@ -4,19 +4,25 @@ Knows nothing about models. Comparison groups differ: magnitude compares over th
 (output), SparseGPT within blocks of 128 columns. An n:m pattern always compares within its groups of m inputs.
 """
 
+import warnings
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from .sparsity import Sparsity, SparsityError
+from .sparsity import Sparsity, SparsityError, drop_lowest
 
 
 def magnitude_scores(weight: Tensor) -> Tensor:
-    """|W|. weight: (out, in). Returns (out, in), float32. Compared over the whole matrix."""
+    """|W|, compared over the whole matrix: exactly ⌊ratio · out · in⌋ zeros (the threshold in Wanda's code takes one more).
+
+    weight: (out, in). Returns (out, in), float32.
+    """
     return weight.float().abs()
 
 
 def wanda_scores(weight: Tensor, input_norm: Tensor) -> Tensor:
-    """|W| · ‖x‖₂ per input (Sun et al. 2023, Eq. 1). Compared within each row.
+    """|W| · ‖x‖₂ per input (Sun et al. 2023, Eq. 1), compared within each row: exactly ⌊ratio · in⌋ zeros in every one.
 
     weight: (out, in); input_norm: (in,), root of the mean (or sum: the order is the same) of the squares over
     calibration tokens. Returns (out, in), float32.
@@ -28,20 +34,27 @@ def inverse_factor(hessian: Tensor, *, damping: float = 0.01, name: str = "weigh
     """Upper Cholesky factor of the damped inverse Hessian (Frantar & Alistarh 2023, Sec. 3.3), and the dead inputs.
 
     hessian: (in, in), 2XᵀX/n. Inputs that never fire get a 1 on the diagonal; `damping` times the mean diagonal is
-    added. Linears that share an input share this. Returns (in, in) float32 and bool (in,).
+    added, and ten times as much, with a warning, up to the mean itself where float32 finds no factor. Linears that
+    share an input share this. Returns (in, in) float32 and bool (in,). Raises SparsityError.
     """
     hessian = hessian.float().clone()
-    dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1
-    hessian.diagonal().add_(damping * hessian.diagonal().mean())
-    lower, info = torch.linalg.cholesky_ex(hessian)
-    if not info:
-        upper, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-    if info:
-        raise SparsityError(
-            f"{name}: the Hessian is not positive definite at damping {damping:g}: give a larger damping"
-        )
-    return upper, dead
+    diagonal = hessian.diagonal()
+    dead = diagonal == 0
+    diagonal[dead] = 1
+    mean, added = diagonal.mean(), 0.0
+    for share in (damping, *(value for value in (0.01, 0.1, 1.0) if value > damping)):
+        diagonal.add_((share - added) * mean)
+        added = share
+        lower, failed = torch.linalg.cholesky_ex(hessian)
+        if not failed:
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not failed and bool(upper.isfinite().all()):
+            if share != damping:
+                warnings.warn(f"{name}: damping {damping:g} was too small, {share:g} was used", stacklevel=2)
+            return upper, dead
+    raise SparsityError(
+        f"{name}: the Hessian is not positive definite at damping {added:g}: check the calibration data"
+    )
 
 
 def sparsegpt(
@@ -49,32 +62,82 @@ def sparsegpt(
 ) -> Tensor:
     """Prune column by column and let the columns to the right make up for it (Frantar & Alistarh 2023, Algorithm 1).
 
-    weight: (out, in); factor, dead: from inverse_factor. Unstructured ratios hold in each block of columns, n:m in each
-    group. Returns the new weight (out, in), float32, zeros in place.
+    weight: (out, in); factor, dead: from inverse_factor. A ratio holds within each block of `block` columns, counted so
+    that the matrix (with "row:", every row) has exactly ⌊ratio · size⌋ zeros; the authors' threshold takes one more a
+    block. n:m holds in each group, chosen when the loop reaches it. Returns the new weight (out, in), float32.
     """
-    sparsity.check_fits(weight, name)
-    weight = weight.float().clone()
-    weight[:, dead] = 0
-    for start in range(0, weight.shape[1], block):
-        stop = min(start + block, weight.shape[1])
-        errors = _sparsegpt_block(weight[:, start:stop], factor[start:stop, start:stop], sparsity)
-        weight[:, stop:] -= errors @ factor[start:stop, stop:]
-    return weight
+    return sparsegpt_together([weight], factor, dead, [sparsity], block=block, names=[name])[0]
 
 
-def _sparsegpt_block(columns: Tensor, factor: Tensor, sparsity: Sparsity) -> Tensor:
-    """Prune `columns` (out, width) in place; returns the scaled errors (out, width) that the later blocks absorb."""
-    diagonal = factor.diagonal()
-    drop = torch.zeros_like(columns, dtype=torch.bool)
-    if not sparsity.m:
-        drop = ~sparsity.mask((columns / diagonal) ** 2)
-    errors = torch.zeros_like(columns)
-    for i in range(columns.shape[1]):
-        if sparsity.m and i % sparsity.m == 0:
-            group = slice(i, i + sparsity.m)
-            drop[:, group] = ~sparsity.mask((columns[:, group] / diagonal[group]) ** 2)
-        column = columns[:, i]
-        errors[:, i] = torch.where(drop[:, i], column / diagonal[i], 0)
-        columns[:, i:] -= torch.outer(errors[:, i], factor[i, i:])
-        column[drop[:, i]] = 0
+def sparsegpt_together(
+    weights: Sequence[Tensor],
+    factor: Tensor,
+    dead: Tensor,
+    sparsities: Sequence[Sparsity],
+    *,
+    block: int = 128,
+    names: Sequence[str] = (),
+) -> list[Tensor]:
+    """sparsegpt() of several weights (out_i, in) that share an input, in one walk over the columns.
+
+    The arithmetic is the authors', the layout is not: weights lie transposed, so that a column is contiguous, and
+    updates are gathered twice (16 columns, then the block) instead of once. Sums round differently in the last bit.
+    """
+    for number, (weight, sparsity) in enumerate(zip(weights, sparsities, strict=True)):
+        sparsity.check_fits(weight, names[number] if names else "weight")
+    columns = torch.cat([weight.float().T for weight in weights], dim=1)  # (in, Σ out_i), a fresh copy
+    columns[dead] = 0
+    outs = [len(weight) for weight in weights]
+    m = max(sparsity.m or 1 for sparsity in sparsities)
+    block = max(m, block - block % m)  # no group is cut
+    for start in range(0, len(columns), block):
+        part = columns[start : start + block]
+        rows = factor[start : start + block]
+        pieces = _pieces(part, outs, sparsities)
+        errors = _prune_block(part, rows[:, start : start + block].contiguous(), pieces, start, max(m, 16 - 16 % m))
+        columns[start + block :].addmm_(rows[:, start + block :].T, errors, alpha=-1)
+    return [piece.T.contiguous() for piece in columns.split(outs, dim=1)]
+
+
+def _pieces(part: Tensor, outs: list[int], sparsities: Sequence[Sparsity]) -> list[tuple[slice, Sparsity]]:
+    """Which columns of `part` (width, Σ out_i) follow which pattern; n:m looks at one output only, so equals are joined."""
+    pieces: list[tuple[slice, Sparsity]] = []
+    stop = 0
+    for out, sparsity in zip(outs, sparsities, strict=True):
+        start, stop = stop, stop + out
+        if pieces and sparsity.m and pieces[-1][1] == sparsity:
+            start = pieces.pop()[0].start
+        pieces.append((slice(start, stop), sparsity))
+    return pieces
+
+
+def _prune_block(part: Tensor, factor: Tensor, pieces: list[tuple[slice, Sparsity]], start: int, step: int) -> Tensor:
+    """Prune columns `part` (width, Σ out_i) in place; returns the scaled errors that the later blocks absorb."""
+    scale = factor.diagonal()[:, None] ** 2
+    drop = torch.zeros_like(part)  # 1 where a weight goes: products are faster than selections
+    for here, sparsity in pieces:
+        if not sparsity.m:
+            drop[:, here] = ~_keep_in_block((part[:, here] ** 2 / scale).T, sparsity, start).T
+    errors = torch.empty_like(part)
+    for first in range(0, len(part), step):
+        last = min(first + step, len(part))
+        for i in range(first, last):
+            for here, sparsity in pieces:
+                if sparsity.m and i % sparsity.m == 0:
+                    group = slice(i, i + sparsity.m)
+                    drop[group, here] = ~sparsity.mask((part[group, here] ** 2 / scale[group]).T).T
+            torch.mul(part[i], drop[i], out=errors[i])
+            part[i] -= errors[i]  # exactly 0 where it goes
+            errors[i] /= factor[i, i]
+            part[i + 1 : last].addr_(factor[i, i + 1 : last], errors[i], alpha=-1)
+        part[last:].addmm_(factor[first:last, last:].T, errors[first:last], alpha=-1)
     return errors
+
+
+def _keep_in_block(scores: Tensor, sparsity: Sparsity, start: int) -> Tensor:
+    """Keep-mask of a block (out, width) whose first column is `start`: what is due by its end, less what went before."""
+    scores = scores.contiguous()
+    rows = scores if sparsity.per_row else scores.view(1, -1)
+    each = rows.shape[1] // scores.shape[1]
+    due = sparsity.zeros(each * (start + scores.shape[1])) - sparsity.zeros(each * start)
+    return drop_lowest(rows, due).view(scores.shape)

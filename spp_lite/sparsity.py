@@ -84,12 +84,12 @@ class Sparsity:
             self.check_fits(scores, name)
             return _keep_n_of_m(scores.reshape(-1, self.m), self.n).view(scores.shape)
         if not (per_row or self.per_row):
-            return _drop_lowest(scores.reshape(1, -1), self.zeros(scores.numel())).view(scores.shape)
+            return drop_lowest(scores.reshape(1, -1), self.zeros(scores.numel())).view(scores.shape)
         rows, width = scores.shape
-        keep = _drop_lowest(scores, self.zeros(width))
+        keep = drop_lowest(scores, self.zeros(width))
         if exact_total:
             more = [i for i in range(rows) if self.zeros((i + 1) * width) - self.zeros(i * width) > self.zeros(width)]
-            keep[more] = _drop_lowest(scores[more], self.zeros(width) + 1)
+            keep[more] = drop_lowest(scores[more], self.zeros(width) + 1)
         return keep
 
     def check_fits(self, weight: Tensor, name: str = "weight") -> None:
@@ -148,7 +148,7 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _drop_lowest(scores: Tensor, count: int) -> Tensor:
+def drop_lowest(scores: Tensor, count: int) -> Tensor:
     """False for the `count` lowest of each row: a stable ascending sort's choice, by selection instead of sorting."""
     if count in (0, scores.shape[1]) or not len(scores):
         return torch.full_like(scores, count == 0, dtype=torch.bool)
