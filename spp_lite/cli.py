@@ -48,7 +48,7 @@ def _add_prune(commands) -> None:
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
     parser.add_argument("--skip", nargs="*", default=(), help="name patterns of linears to leave dense")
     parser.add_argument("--only", nargs="*", default=(), help="name patterns of the only linears to prune")
-    parser.add_argument("--allocation", default="uniform", help="uniform or owl")
+    parser.add_argument("--allocation", nargs="+", default=["uniform"], help="uniform, owl, or '*.down_proj=40%%' …")
     _add_calibration(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.set_defaults(run=_prune)
@@ -60,7 +60,8 @@ def _prune(options) -> None:
 
     model, tokenizer = load(options.model)
     batches = None if options.method == "magnitude" else _calibration(options, tokenizer)
-    chosen = {"skip": options.skip, "only": options.only, "allocation": options.allocation}
+    given = dict(pair.rsplit("=", 1) for pair in options.allocation if "=" in pair)
+    chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
     report = prune(model, batches, options.sparsity, method=options.method, **chosen)
     folder = save(model, tokenizer, options.out)
     report.table.to_csv(folder / "pruning_report.csv", index=False)
@@ -159,7 +160,7 @@ def _add_demo(commands) -> None:
     parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, 'none' for none (default: tiny, else paper)")
     parser.add_argument("--text", type=Path, help="text file for perplexity")
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--learning-rate", type=float, help="default: 1.5e-2 for tiny, else 4e-3")
+    parser.add_argument("--learning-rate", type=float, help="default: 5e-2 for tiny, else 4e-3")
     parser.add_argument("--r", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--cutoff", type=int, default=512)
@@ -203,7 +204,7 @@ def _recipe(options):
 
     name = options.model or os.environ.get("SPP_MODEL", "tiny")
     tasks = options.tasks or [_default_tasks(name)]
-    rate = options.learning_rate or (1.5e-2 if name == "tiny" else 4e-3)
+    rate = options.learning_rate or (5e-2 if name == "tiny" else 4e-3)
     return Recipe(
         model=name,
         records=load_alpaca(options.data),

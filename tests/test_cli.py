@@ -69,3 +69,13 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys, command, message):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error and error.startswith("spp-lite ")
     assert not (tmp_path / "o").exists()
+
+
+def test_prune_spends_a_budget_by_command(tmp_path, capsys):
+    command = f"prune --sparsity 50% --allocation *.down_proj=30% --calibration-samples 4 --out {tmp_path / 'pruned'}"
+    assert main(command.split()) == 0
+    reached = pd.read_csv(tmp_path / "pruned" / "pruning_report.csv").set_index("layer")["reached"]
+    down = reached.index.str.endswith("down_proj")
+    assert reached[down].sub(0.3).abs().max() < 1e-3 and reached[~down].min() > 0.5
+    assert main([*command.split()[:-4], "--out", "x", "--sparsity", "2:4"]) == 2
+    assert "2:4 gives every row the same share" in capsys.readouterr().err

@@ -72,7 +72,9 @@ def test_sparsegpts_update_makes_up_for_what_its_mask_takes():
 
 
 def test_a_hessian_that_is_not_positive_definite_is_named():
-    with pytest.raises(SparsityError, match="q_proj: the Hessian is not positive definite at damping 1: check the cali"):
+    with pytest.raises(
+        SparsityError, match="q_proj: the Hessian is not positive definite at damping 1: check the cali"
+    ):
         inverse_factor(-torch.eye(4), damping=0.0, name="q_proj")
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 import transformers as tf
 
-from spp_lite import Sparsity, prune
+from spp_lite import Sparsity, calibration, prune
+from spp_lite.allocation import outlier_share
 from spp_lite.calibration import CalibrationError, block_linears, decoder_blocks, walk
 from spp_lite.pruning import PruningReport
 from spp_lite.sparsity import SparsityError, measure
@@ -188,6 +189,71 @@ def test_an_offloaded_model_is_pruned_too():
     assert torch.equal(expected.model.layers[0].mlp.up_proj.weight, weights["model.layers.0.mlp.up_proj.weight"])
 
 
+def test_a_model_offloaded_to_disk_is_pruned_on_disk(tmp_path):
+    from accelerate import disk_offload
+
+    expected, model = build(dtype=torch.bfloat16), build(dtype=torch.bfloat16)
+    prune(expected, IDS, "2:4", progress=False)
+    disk_offload(model, tmp_path, execution_device=torch.device("cpu"), offload_buffers=True)
+    prune(model, IDS, "2:4", progress=False)
+    assert model.model.layers[0].mlp.up_proj.weight.is_meta
+    torch.testing.assert_close(model(IDS[0]).logits, expected(IDS[0]).logits)
+
+
+def test_a_model_spread_by_device_map_is_pruned_but_never_in_its_checkpoint(tmp_path):
+    expected = build()
+    expected.save_pretrained(tmp_path / "model")
+    files = {file: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.layers.2": "cpu"}
+    places |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    where = {"device_map": places, "offload_folder": tmp_path / "offload"}
+    model = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "model", **where)
+    prune(expected, IDS, "2:4", progress=False)
+    prune(model, IDS, "2:4", progress=False)
+    torch.testing.assert_close(model(IDS[0]).logits, expected(IDS[0]).logits)
+    assert files == {file: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+
+
+def ratios(report):
+    """Layer → share of zeros, and the zeros and weights of all layers."""
+    table = report.table.set_index("layer")
+    sizes = table["shape"].map(lambda shape: shape[0] * shape[1])
+    return table["reached"], round((table["reached"] * sizes).sum()), sizes.sum()
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("target", [0.5, 0.37, 0.61])
+@pytest.mark.parametrize("allocation", ["owl", {"*.down_proj": "30%", "*.layers.0.*": 0.5}])
+def test_allocations_meet_the_ratio_to_the_weight(method, target, allocation):
+    model = build()
+    reached, zeros, size = ratios(prune(model, IDS, target, method, allocation=allocation, progress=False))
+    assert zeros == Sparsity(target).zeros(size)
+    if allocation == "owl":
+        return
+    assert reached[reached.index.str.endswith("down_proj")].sub(0.3).abs().max() < 1 / 2000
+    rest = reached[~reached.index.str.endswith("down_proj") & ~reached.index.str.contains("layers.0.")]
+    sizes = rest.index.map(lambda name: block_linears(model)[name].weight.numel())
+    assert (rest.max() - rest.min()) <= 1.01 / min(sizes)  # one weight
+
+
+def test_owl_gives_blocks_with_outliers_fewer_zeros():
+    model = build()
+    for linear in calibration.linears_of(model.model.layers[1]).values():
+        linear.weight.data[:, 0] *= 100
+    reached, zeros, size = ratios(prune(model, IDS, "60%", allocation="owl", progress=False))
+    by_block = reached.groupby(reached.index.str.extract(r"layers\.(\d)", expand=False)).mean()
+    assert by_block.idxmin() == "1"
+    assert by_block.max() - by_block.min() == pytest.approx(2 * 0.08, abs=1e-3)  # 2λ apart
+    assert zeros == Sparsity(0.6).zeros(size)
+
+
+def test_outliers_are_counted_over_the_whole_block():
+    scores = [torch.ones(10, 10), torch.ones(10, 10)]
+    scores[0][0, :5] = 50.0
+    assert outlier_share(scores, outlier=5.0) == 5 / 200  # 5 × the mean of 2.2 is 11
+    assert outlier_share(scores, outlier=30.0) == 0
+
+
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
@@ -200,7 +266,13 @@ def test_an_offloaded_model_is_pruned_too():
         ({"calibration": [torch.rand(2, 3)]}, CalibrationError, "calibration batch 0 is no LongTensor"),
         ({"skip": ["*.qproj"]}, SparsityError, r"pattern '\*.qproj' matches no linear"),
         ({"skip": ["*"]}, SparsityError, "leave no linear to prune"),
-        ({"allocation": "random"}, ValueError, "allocation 'random' is not known"),
+        ({"allocation": "random"}, ValueError, "allocation 'random' is not one of 'uniform', 'owl'"),
+        ({"allocation": "owl", "sparsity": "2:4"}, SparsityError, "2:4 gives every row the same share"),
+        ({"allocation": "owl", "calibration": None, "method": "magnitude"}, ValueError, r"'owl' \(with calibration\)"),
+        ({"allocation": {"*.qproj": 0.3}}, SparsityError, r"allocation pattern '\*.qproj' matches no linear"),
+        ({"allocation": {"*.q_proj": "2:4"}}, SparsityError, "a budget shares out ratios"),
+        ({"allocation": {"*": 0.3}}, SparsityError, "the allocation makes 30.00% of zeros, not 50.00%"),
+        ({"allocation": {"*.mlp.*": 0.9}}, SparsityError, "the allocation leaves -.*% of zeros to the other layers"),
     ],
 )
 def test_wrong_arguments_are_named_and_nothing_changes(arguments, error, message):
