@@ -87,6 +87,7 @@ def _finetune(options, rest: list[str]) -> None:
         ours, args = parser.parse_yaml_file(rest[0])
     else:
         ours, args = parser.parse_args_into_dataclasses(rest)
+    args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns where there is nothing to pin for
     model, tokenizer = load(ours.model)
     adapted = peft.get_peft_model(model, SppConfig(r=ours.r, scaling=ours.scaling, dropout=ours.dropout))
     records = load_alpaca(ours.data)
@@ -131,6 +132,7 @@ def _evaluate(options) -> None:
     import peft
 
     from . import evaluate, load, perplexity
+    from .experiment import write_table
 
     model, tokenizer = load(options.model)
     if options.adapter:
@@ -148,7 +150,7 @@ def _evaluate(options) -> None:
     table = pd.concat(tables, ignore_index=True)
     print(table.to_string(index=False, float_format="{:.4f}".format))
     if options.out:
-        print(f"wrote {_write_csv(table, options.out)}")
+        print(f"wrote {write_table(table, options.out)}")
 
 
 def _add_demo(commands) -> None:
@@ -172,7 +174,7 @@ def _add_demo(commands) -> None:
 
 def _demo(options) -> None:
     from .evaluation import chance_accuracy
-    from .experiment import dense_and_recovered
+    from .experiment import dense_and_recovered, write_table
     from .models import environment, save
     from .plotting import plot_accuracy_vs_sparsity
 
@@ -182,7 +184,7 @@ def _demo(options) -> None:
     stages = dense_and_recovered(recipe, options.sparsity, say=lambda stage: print(f"== {stage}", flush=True))
     for row, model, tokenizer in stages:
         rows.append(row)
-        table = _write_csv(pd.DataFrame(rows), options.out / "demo.csv")
+        table = write_table(pd.DataFrame(rows), options.out / "demo.csv")
         if options.save_models and row["method"] == "spp":
             name = f"{row['sparsity'].replace(':', 'of').rstrip('%')}-spp"
             print(f"wrote the merged model to {save(model, tokenizer, options.out / name)}")
@@ -236,15 +238,6 @@ def _calibration(options, tokenizer):
         raise ValueError("pruning needs calibration texts: name a file with --calibration, or records with --data")
     length = options.calibration_length or (128 if tiny else 512)
     return calibration_batches(texts, tokenizer, samples=options.calibration_samples, length=length)
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> Path:
-    """Written under a temporary name and renamed: a full disk leaves the old table whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.new")
-    table.to_csv(scratch, index=False)
-    os.replace(scratch, path)
-    return path
 
 
 if __name__ == "__main__":

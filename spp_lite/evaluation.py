@@ -45,7 +45,7 @@ def evaluate(
     with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         found = simple_evaluate(
-            lm, tasks=names, task_manager=manager, limit=limit, log_samples=False, bootstrap_iters=0,
+            lm, tasks=names, task_manager=manager, limit=limit, log_samples=False,
             random_seed=None, numpy_random_seed=None, torch_random_seed=None,
         )  # fmt: skip
     return _tidy(found)

@@ -3,10 +3,13 @@
 Joins load → prune → adapter → finetune → merge → evaluate. Prints nothing and draws nothing.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import pandas as pd
 import peft
 from datasets import Dataset
 from torch import Tensor
@@ -93,3 +96,12 @@ def zeros(model) -> float:
     """Share of exact zeros over all linears of the decoder blocks."""
     weights = [linear.weight for linear in block_linears(model).values()]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """Write a CSV under a temporary name and rename it: a full disk leaves the old table whole. Returns path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.new")
+    table.to_csv(scratch, index=False)
+    os.replace(scratch, path)
+    return path

@@ -89,10 +89,11 @@ def _draw_method(axes, rows: pd.DataFrame, method: str, scale: float) -> None:
             points["zeros"], scale * points["mean"], scale * points["half"], color=colour, marker=marker, linestyle="",
             mfc="white", capsize=3, markersize=9, label=None if len(line) else label,
         )  # fmt: skip
-        for row in points.itertuples():
+        for row in points.itertuples():  # patterns of one ratio, methods of one pattern: labels keep apart
+            right, above = row.sparsity != "4:8", method == "spp"
             axes.annotate(
-                row.sparsity, (row.zeros, scale * row.mean), xytext=(9, -4), textcoords="offset points",
-                fontsize=11, color=colour,
+                row.sparsity, (row.zeros, scale * row.mean), xytext=(9 if right else -9, 2 if above else -11),
+                textcoords="offset points", ha="left" if right else "right", fontsize=11, color=colour,
             )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from .data import tokenize_records
@@ -69,6 +69,7 @@ def finetune(
         )
         collator = DataCollatorForSeq2Seq(tokenizer, padding=True)
         trainer = Trainer(model, args, data_collator=collator, train_dataset=rows, callbacks=callbacks)
+        trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
         cache, model.config.use_cache = model.config.use_cache, False
         try:
             output = trainer.train(resume_from_checkpoint=_checkpoint(args))

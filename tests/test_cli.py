@@ -56,7 +56,7 @@ def test_demo_writes_table_and_figure(tmp_path, capsys):
     "command, message",
     [
         ("prune --sparsity 100% --method magnitude --out {tmp}/o", "sparsity 1 is outside [0, 1)"),
-        ("prune --sparsity 4:2 --method magnitude --out {tmp}/o", "pattern '4:2' keeps 4 of 2"),
+        ("prune --sparsity 4:2 --method magnitude --out {tmp}/o", "pattern 4:2 keeps 4 of 2"),
         ("prune --sparsity 50% --method obs --out {tmp}/o", "method 'obs' is none of magnitude, wanda, sparsegpt"),
         ("prune --model {tmp} --sparsity 50% --out {tmp}/o", "is not a model: it has no config.json"),
         ("prune --sparsity 50% --calibration {tmp}/no.txt --out {tmp}/o", "there is no file"),

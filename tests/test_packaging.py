@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 LAYERS = [  # a module may import only from those before it
-    "sparsity", "calibration", "criteria", "pruning", "adapter", "baselines", "merging", "data", "models",
+    "sparsity", "kernels", "calibration", "criteria", "allocation", "pruning", "adapter", "merging", "baselines", "data",
+    "models",
     "training", "evaluation", "experiment", "plotting", "widgets", "labs", "checks", "cli",
 ]  # fmt: skip
 LAZY = {("pruning", "plotting"), ("data", "models")}  # inside a function: report.plot(), the network check

@@ -100,7 +100,7 @@ adapted = get_peft_model(model, SppConfig(r=16))
 adapted.print_trainable_parameters()
 
 # %%
-output = finetune(adapted, records, tokenizer, max_steps=100, learning_rate=1.5e-2, progress=False)
+output = finetune(adapted, records, tokenizer, max_steps=80, learning_rate=5e-2, progress=False)
 print(f"{output.global_step} steps, mean training loss {output.training_loss:.2f}")
 
 # %% [markdown]
