@@ -3,24 +3,36 @@
 Joins load → prune → adapter → finetune → merge → evaluate. Prints nothing and draws nothing.
 """
 
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, fields, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import peft
+import torch
 from datasets import Dataset
 from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import set_seed
 
 from .adapter import SppConfig
+from .baselines import recover
 from .calibration import block_linears
+from .data import tokenize_records
 from .evaluation import average_accuracy, evaluate, perplexity
 from .merging import merge
-from .models import load
+from .models import environment, load, peak_memory, reset_peak_memory
 from .pruning import prune
 from .training import finetune
+
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from
+UNTRAINED = ("none", "reconstruct")
+CALIBRATION = 16  # batches that a run of the grid draws from its recipe's
 
 
 @dataclass(frozen=True)
@@ -62,15 +74,20 @@ def dense_and_recovered(
         prune(model, recipe.calibration, sparsity, method=recipe.pruner, progress=recipe.progress)
         seconds = time.perf_counter() - start
         yield _row("none", sparsity, seconds, score(recipe, model, tokenizer)), model, tokenizer
+        set_seed(0)  # the start of α
         say(f"{sparsity}: insert SPP factors, train, merge with proof, evaluate")
         start = time.perf_counter()
         adapted = peft.get_peft_model(model, SppConfig(r=recipe.r))
         output = finetune(adapted, recipe.records, tokenizer, progress=recipe.progress, **recipe.training)
         model, _ = merge(adapted)
         seconds = time.perf_counter() - start
-        losses = [entry["loss"] for entry in output.metrics["history"] if "loss" in entry]
+        losses = _losses(output)
         scores = {"loss_first": losses[0], "loss_last": losses[-1], **score(recipe, model, tokenizer)}
         yield _row("spp", sparsity, seconds, scores), model, tokenizer
+
+
+def _losses(output) -> list[float]:
+    return [entry["loss"] for entry in output.metrics["history"] if "loss" in entry]
 
 
 def _row(method: str, sparsity: str, seconds: float, scores: dict) -> dict:
@@ -96,6 +113,113 @@ def zeros(model) -> float:
     """Share of exact zeros over all linears of the decoder blocks."""
     weights = [linear.weight for linear in block_linears(model).values()]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid and one seed, which draws the calibration windows, the start of the factors and the order of
+    the records. lr: 0 for methods that do not train."""
+
+    method: str
+    pruner: str
+    sparsity: str
+    seed: int
+    lr: float
+
+
+def grid(
+    methods: Sequence[str], pruners: Sequence[str], sparsities: Sequence[str], seeds: int, rates: Mapping[str, float]
+) -> list[Run]:
+    """The dense model and all runs, one seed after the other, so that a sweep that is stopped has whole grids."""
+    dense = Run("dense", "dense", "0%", 0, 0.0)
+    cells = itertools.product(range(seeds), pruners, sparsities, methods)
+    return [
+        dense,
+        *(Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells),
+    ]
+
+
+def rate_grid(methods: Sequence[str], sparsity: str) -> list[Run]:
+    """What choose_rates() compares: every method that trains at every rate of RATES, Wanda, seed 0."""
+    cells = itertools.product(RATES, [method for method in methods if method not in UNTRAINED])
+    return [Run(method, "wanda", sparsity, 0, rate) for rate, method in cells]
+
+
+def choose_rates(table: pd.DataFrame) -> dict[str, float]:
+    """Method → the rate with the highest accuracy in a table of rate_grid() runs, scored on the validation split."""
+    best = table.dropna(subset=["accuracy"]).sort_values("accuracy", kind="stable").groupby("method").tail(1)
+    return dict(zip(best["method"], best["lr"], strict=True))
+
+
+def sweep(recipe: Recipe, runs: Sequence[Run], path: Path, *, jobs: int = 1) -> pd.DataFrame:
+    """Do the runs that the table at `path` lacks, adding each row as it is done; returns the table.
+
+    The file is replaced whole each time: a sweep that is killed goes on where it was. jobs: processes; the threads of
+    this one are shared among them. A run that fails (diverges, say) gets a row with its error and no accuracy.
+    """
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    done = (
+        {Run(*values) for values in table[[f.name for f in fields(Run)]].itertuples(index=False)}
+        if len(table)
+        else set()
+    )
+    runs = [run for run in dict.fromkeys(runs) if run not in done]
+    tokenizer = load(recipe.model)[1]
+    recipe = replace(recipe, records=tokenize_records(recipe.records, tokenizer), progress=False)
+    rows = table.to_dict("records")
+    for row in tqdm(_rows(recipe, runs, jobs), total=len(runs), desc=path.stem, disable=not runs):
+        rows.append(row)
+        write_table(pd.DataFrame(rows), path)
+    return pd.DataFrame(rows)
+
+
+def _rows(recipe: Recipe, runs: Sequence[Run], jobs: int) -> Iterator[dict]:
+    if jobs == 1:
+        yield from (do_run(recipe, run) for run in runs)
+        return
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        futures = [pool.submit(do_run, recipe, run) for run in runs]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def do_run(recipe: Recipe, run: Run) -> dict:
+    """One row: the run, parameters, seconds, peak memory, zeros before and after, scores, versions."""
+    start = time.perf_counter()
+    reset_peak_memory()
+    row: dict = {**asdict(run), "error": ""}
+    try:
+        row |= _prune_train_score(recipe, run)
+    except (ValueError, RuntimeError) as error:
+        row["error"] = f"{type(error).__name__}: {error}"
+    versions = " ".join(
+        f"{name} {value}" for name, value in environment().items() if name in ("torch", "transformers", "peft")
+    )
+    return row | {"seconds": time.perf_counter() - start, "peak_mib": peak_memory() / 2**20, "versions": versions}
+
+
+def _prune_train_score(recipe: Recipe, run: Run) -> dict:
+    model, tokenizer = load(recipe.model)
+    dense = load(recipe.model)[0] if run.method == "reconstruct" else None
+    set_seed(run.seed)
+    order = torch.randperm(len(recipe.calibration))[:CALIBRATION]
+    calibration = [recipe.calibration[i] for i in order.tolist()]
+    if run.method == "dense":
+        return {"parameters": 0, "zeros_before": 0.0, "zeros_after": 0.0, **score(recipe, model, tokenizer)}
+    prune(model, calibration, run.sparsity, method=run.pruner, progress=False)
+    found = {"zeros_before": zeros(model), "parameters": 0}
+
+    def train(trainable) -> None:
+        found["parameters"] = sum(p.numel() for p in trainable.parameters() if p.requires_grad)
+        training = {**recipe.training, "learning_rate": run.lr, "seed": run.seed, "progress": False}
+        found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, **training))[-1]
+
+    model = recover(model, run.method, train, dense=dense, calibration=calibration)
+    scores = score(recipe, model, tokenizer)
+    return {**found, "zeros_after": scores.pop("zeros"), **recipe.training, **scores}
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -113,3 +114,23 @@ def environment() -> dict[str, str]:
     found["threads"] = str(torch.get_num_threads())
     found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return found
+
+
+def reset_peak_memory() -> None:
+    """Start peak_memory() anew, where the system can: CUDA, and Linux."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Bytes: of CUDA tensors where there is a GPU, else of the process; since reset_peak_memory(), else since its start."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    import resource  # not on Windows
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -20,6 +20,7 @@ LOOKS = {  # method: label, colour, marker, dash
     "masked-full": ("masked full fine-tuning", "#56B4E9", "X", (0, (3, 1, 1, 1))),
     "reconstruct": ("local reconstruction", "#8C6D1F", "*", (0, (1, 1))),
 }
+PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by sample size
 
 
@@ -95,6 +96,99 @@ def _draw_method(axes, rows: pd.DataFrame, method: str, scale: float) -> None:
                 row.sparsity, (row.zeros, scale * row.mean), xytext=(9 if right else -9, 2 if above else -11),
                 textcoords="offset points", ha="left" if right else "right", fontsize=11, color=colour,
             )  # fmt: skip
+
+
+def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
+    return table[table["pruner"].isin(["dense", pruner])] if "pruner" in table else table
+
+
+def gap_recovered(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the methods that train, with `gap`: (accuracy − pruned) / (dense − pruned), pruned by the same seed.
+
+    Cells in which pruning cost less than two points are left out: there is no gap to speak of.
+    """
+    dense = table.loc[table["method"] == "dense", "accuracy"].mean()
+    key = ["pruner", "sparsity", "seed"]
+    pruned = table[table["method"] == "none"].set_index(key)["accuracy"].rename("pruned")
+    found = table[~table["method"].isin(["dense", "none"])].join(pruned, on=key)
+    found = found[dense - found["pruned"] > 0.02]
+    return found.assign(gap=(found["accuracy"] - found["pruned"]) / (dense - found["pruned"]))
+
+
+def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
+    """The share of the lost accuracy that comes back, per method and sparsity, with 95 % intervals over seeds."""
+    found = gap_recovered(_of_pruner(table, pruner))
+    summary = summarise(found, "gap")
+    sparsities = sorted(summary["sparsity"].unique(), key=lambda text: (":" in text, ratio_of(text)))
+    return _bars(summary, sparsities, 100.0, "accuracy recovered (% of what pruning took)", pruner)
+
+
+def plot_tasks(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
+    """Accuracy per task family at one sparsity, with 95 % intervals over seeds."""
+    tasks = [name for name in table if name.startswith("tiny_")] or [name for name in table if name in PAPER]
+    here = table[(table["method"] == "dense") | (table["pruner"] == pruner) & (table["sparsity"] == sparsity)]
+    parts = [summarise(here.assign(sparsity="0%"), task).assign(sparsity=task.removeprefix("tiny_")) for task in tasks]
+    labels = [task.removeprefix("tiny_") for task in tasks]
+    return _bars(pd.concat(parts), labels, 100.0, "accuracy (%)", f"{pruner}, {sparsity}")
+
+
+def _bars(summary: pd.DataFrame, groups: list[str], scale: float, label: str, title: str) -> Figure:
+    methods = [name for name in LOOKS if name in set(summary["method"])]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        axes = figure.add_subplot()
+        for number, method in enumerate(methods):
+            rows = summary[summary["method"] == method].set_index("sparsity").reindex(groups)
+            name, colour, _, _ = LOOKS[method]
+            at = np.arange(len(groups)) + (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            looks = {"color": colour, "label": name, "hatch": ["", "//", "..", "xx"][number % 4], "edgecolor": "white"}
+            axes.bar(at, scale * rows["mean"], 0.8 / len(methods), yerr=scale * rows["half"], capsize=2, **looks)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xticks(range(len(groups)), groups)
+        axes.set_ylabel(label)
+        axes.set_title(title)
+        axes.legend(fontsize=11, ncols=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    return figure
+
+
+def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
+    """Accuracy against sparsity, one panel per pruning criterion."""
+    pruners = [name for name in table["pruner"].unique() if name != "dense"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6 * len(pruners) + 1, 4.6), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(pruners), sharey=True))
+        for axes, pruner in zip(panels, pruners, strict=True):
+            summary = summarise(_of_pruner(table, pruner))
+            for method in [name for name in LOOKS if name in set(summary["method"])]:
+                _draw_method(axes, summary[summary["method"] == method], method, 100.0)
+            if chance is not None:
+                axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":")
+            axes.set_title(pruner)
+            axes.set_xlabel("zeros (%)")
+        panels[0].set_ylabel("average zero-shot accuracy (%)")
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), fontsize=11, ncols=3, frameon=False, loc="outside lower center"
+        )
+    return figure
+
+
+def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
+    """Accuracy against the number of trainable parameters at one sparsity, one point a method."""
+    here = table[(table["pruner"] == pruner) & (table["sparsity"] == sparsity) & (table["parameters"] > 0)]
+    counts = here.groupby("method")["parameters"].first()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        for row in summarise(here).itertuples():
+            name, colour, marker, _ = LOOKS[row.method]
+            looks = {"color": colour, "marker": marker, "linestyle": "", "markersize": 9, "capsize": 3, "label": name}
+            axes.errorbar(counts[row.method], 100 * row.mean, 100 * row.half, **looks)
+        axes.set_xscale("log")
+        axes.set_xlabel("trainable parameters")
+        axes.set_ylabel("average zero-shot accuracy (%)")
+        axes.set_title(f"{pruner}, {sparsity}")
+        axes.legend(fontsize=11, frameon=False)
+    return figure
 
 
 def plot_pruning_report(table: pd.DataFrame) -> Figure:

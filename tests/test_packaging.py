@@ -76,7 +76,7 @@ def test_imports_run_one_way_and_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 250
     parts = path.relative_to(ROOT / "spp_lite").with_suffix("").parts
     here = parts[0]
-    if here in ("__init__", "cli"):
+    if here in ("__init__", "cli", "cli_runs"):
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == len(parts):
@@ -98,7 +98,7 @@ def test_functions_are_short():
 
 def test_only_the_commands_print():
     for path in MODULES:
-        if path.name in ("cli.py", "widgets.py") or "checks" in path.parts:
+        if path.name in ("cli.py", "cli_runs.py", "widgets.py") or "checks" in path.parts:
             continue
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], path
