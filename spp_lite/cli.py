@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .cli_runs import add_calibration, add_demo, add_model, add_sweep, calibration, default_tasks
+from .cli_runs import add_calibration, add_demo, add_model, add_sweep, calibration
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,16 +120,16 @@ def _evaluate(options) -> None:
     import peft
 
     from . import evaluate, load, perplexity
+    from .evaluation import default_tasks
     from .experiment import write_table
 
     model, tokenizer = load(options.model)
     if options.adapter:
         model = peft.PeftModel.from_pretrained(model, options.adapter).eval()
-    tasks = options.tasks or ([] if options.text else [default_tasks(options.model)])
+    tasks = options.tasks or ([] if options.text else default_tasks(options.model))
     tables = []
     if tasks:
-        names = tasks[0] if len(tasks) == 1 else tasks
-        tables.append(evaluate(model, tokenizer, names, limit=options.limit))
+        tables.append(evaluate(model, tokenizer, tasks, limit=options.limit))
     if options.text:
         from .data import read_texts
 

@@ -147,35 +147,33 @@ def _figures(table: pd.DataFrame, recipe, folder: Path) -> list[Path]:
 def _recipe(options):
     from . import load_alpaca
     from .data import read_texts
+    from .evaluation import default_tasks
     from .experiment import Recipe
     from .models import load_tokenizer, resolve
 
     name = options.model or os.environ.get("SPP_MODEL", "tiny")
-    tasks = options.tasks or [default_tasks(name)]
+    tasks = options.tasks or default_tasks(name)
+    tasks = tasks[0] if len(tasks) == 1 else tasks  # "tiny" is told from ["tiny_rte", …]: it has a chance line
     return Recipe(
         model=name,
         records=load_alpaca(options.data),
         calibration=calibration(options, load_tokenizer(resolve(name))),
-        tasks=None if tasks == ["none"] else tasks[0] if len(tasks) == 1 else tasks,
+        tasks=None if tasks == ["none"] else tasks,
         text="\n\n".join(read_texts(options.text)) if options.text else None,
         training={"max_steps": options.steps, "batch_size": options.batch_size},
         limit=options.limit,
     )
 
 
-def default_tasks(name: str | None) -> str:
-    return "tiny" if (name or os.environ.get("SPP_MODEL", "tiny")) == "tiny" else "paper"
-
-
 def calibration(options, tokenizer):
     """Windows of the texts that the user names; else of the embedded ones for tiny; else of the Alpaca records."""
-    from .data import calibration_batches, embedded, load_alpaca, prompt, read_texts
+    from .data import calibration_batches, default_texts, is_tiny, read_texts
 
-    tiny = (options.model or os.environ.get("SPP_MODEL", "tiny")) == "tiny"
-    if options.calibration or tiny:
-        texts = read_texts(options.calibration or embedded("text", "calibration.jsonl"))
-    elif options.data or os.environ.get("SPP_DATA"):
-        texts = [prompt(record) + record["output"] for record in load_alpaca(options.data)]
+    tiny = is_tiny(options.model)
+    if options.calibration:
+        texts = read_texts(options.calibration)
+    elif tiny or options.data or os.environ.get("SPP_DATA"):
+        texts = default_texts(model=options.model, data=options.data)
     else:
         raise ValueError("pruning needs calibration texts: name a file with --calibration, or records with --data")
     length = options.calibration_length or (128 if tiny else 512)

@@ -33,6 +33,11 @@ def embedded(*parts: str) -> Path:
     raise FileNotFoundError(f"the embedded data {'/'.join(parts)} is missing: reinstall spp_lite")
 
 
+def is_tiny(model: str | Path | None = None) -> bool:
+    """Is this (None: what $SPP_MODEL names) the embedded model, whose world the embedded data are about?"""
+    return str(model or os.environ.get("SPP_MODEL", "tiny")) == "tiny"
+
+
 def load_alpaca(name: str | Path | None = None, *, split: str = "train") -> Dataset:
     """Instruction records with the columns instruction, input, output.
 
@@ -129,6 +134,15 @@ def read_texts(path: str | Path) -> list[str]:
             raise ValueError(f"{path}: every line needs a field 'text'")
         return [row["text"] for row in rows]
     return [paragraph for paragraph in text.split("\n\n") if paragraph.strip()]
+
+
+def default_texts(split: str = "calibration", *, model: str | None = None, data: str | None = None) -> list[str]:
+    """Texts for "calibration" or, disjoint, for "validation" (perplexity): of the embedded world for the tiny model,
+    else of the Alpaca records (the last 80 are for validation)."""
+    if is_tiny(model):
+        return read_texts(embedded("text", "calibration.jsonl" if split == "calibration" else "validation.txt"))
+    texts = [prompt(record) + record["output"] for record in load_alpaca(data)]
+    return texts[:-80] if split == "calibration" else texts[-80:]
 
 
 def calibration_batches(

@@ -9,6 +9,7 @@ import functools
 import io
 import logging
 import math
+import os
 from collections.abc import Iterable
 
 import pandas as pd
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import embedded
+from .data import embedded, is_tiny
 
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 TINY = tuple(f"tiny_{name}" for name in PAPER)
@@ -36,7 +37,8 @@ def evaluate(
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    names = list(TASK_SETS.get(tasks, (tasks,)) if isinstance(tasks, str) else tasks)
+    asked = [tasks] if isinstance(tasks, str) else tasks
+    names = [name for task in asked for name in TASK_SETS.get(task, (task,))]
     manager = _task_manager(all(name.startswith("tiny_") for name in names))
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
@@ -69,6 +71,13 @@ def _tidy(found: dict) -> pd.DataFrame:
                 n = found["n-samples"].get(task, {}).get("effective")
                 rows.append({"task": task, "metric": metric, "value": float(value), "stderr": stderr, "n": n})
     return pd.DataFrame(rows)
+
+
+def default_tasks(model: str | None = None) -> str | list[str]:
+    """What notebooks and commands score: $SPP_TASKS (names with commas), else "tiny" for the tiny model, else "paper"."""
+    if os.environ.get("SPP_TASKS"):
+        return os.environ["SPP_TASKS"].split(",")
+    return "tiny" if is_tiny(model) else "paper"
 
 
 def chance_accuracy(tasks: str = "tiny") -> float:

@@ -26,8 +26,8 @@ dataset_kwargs: {{family: {family}}}
 output_type: multiple_choice
 validation_split: validation
 test_split: {split}
-doc_to_text: "{{{{query}}}}"
-doc_to_choice: "{{{{choices}}}}"
+doc_to_text: query
+doc_to_choice: choices
 doc_to_target: label
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}

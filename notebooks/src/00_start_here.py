@@ -30,8 +30,10 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 
 # %%
 from spp_lite import load
+from spp_lite.data import is_tiny
 
-model, tokenizer = load()  # "tiny", or what SPP_MODEL names
+TINY = is_tiny()  # False when SPP_MODEL names a real model
+model, tokenizer = load()
 print(f"{model.num_parameters():,} parameters in {model.config.num_hidden_layers} blocks")
 print(model.model.layers[0])
 
@@ -43,16 +45,17 @@ print(model.model.layers[0])
 
 # %%
 from spp_lite import evaluate
-from spp_lite.evaluation import average_accuracy, chance_accuracy
+from spp_lite.evaluation import average_accuracy, chance_accuracy, default_tasks
 
+TASKS = default_tasks()  # our seven for the tiny model, else SPP_TASKS or the paper's seven
 ITEMS = 60  # per task, to keep this notebook quick
-dense_table = evaluate(model, tokenizer, "tiny", limit=ITEMS, progress=False)
+dense_table = evaluate(model, tokenizer, TASKS, limit=ITEMS, progress=False)
 dense_table[dense_table["metric"] == "acc"]
 
 # %%
 dense, chance = average_accuracy(dense_table), chance_accuracy()
 print(f"dense model {dense:.0%}, chance {chance:.0%}")
-assert dense > chance + 0.4  # it knows its world
+assert dense > chance + 0.4 or not TINY  # it knows its world
 
 # %% [markdown]
 # **What you should see:** nearly all answers right, in every family.
@@ -66,18 +69,17 @@ assert dense > chance + 0.4  # it knows its world
 
 # %%
 from spp_lite import prune
-from spp_lite.data import calibration_batches, embedded, read_texts
+from spp_lite.data import calibration_batches, default_texts
 
 SPARSITY = "75%"
-texts = read_texts(embedded("text", "calibration.jsonl"))
-batches = calibration_batches(texts, tokenizer, samples=64, length=128)
+batches = calibration_batches(default_texts(), tokenizer, samples=64, length=128)
 report = prune(model, batches, SPARSITY, method="wanda", progress=False)
 report.table.head(7)
 
 # %%
-pruned = average_accuracy(evaluate(model, tokenizer, "tiny", limit=ITEMS, progress=False))
+pruned = average_accuracy(evaluate(model, tokenizer, TASKS, limit=ITEMS, progress=False))
 print(f"pruned to {SPARSITY}: {pruned:.0%}")
-assert pruned < dense  # pruning hurts
+assert pruned < dense or not TINY  # pruning hurts
 
 # %% [markdown]
 # ## 3 · Recover it, zeros in place
@@ -111,9 +113,10 @@ print(f"{output.global_step} steps, mean training loss {output.training_loss:.2f
 from spp_lite import merge
 
 merged, proof = merge(adapted)
-recovered = average_accuracy(evaluate(merged, tokenizer, "tiny", limit=ITEMS, progress=False))
+recovered = average_accuracy(evaluate(merged, tokenizer, TASKS, limit=ITEMS, progress=False))
 print(f"dense {dense:.0%} → pruned {pruned:.0%} → recovered {recovered:.0%}")
-assert recovered > pruned and (proof.table["densification"] == 0).all()
+assert (proof.table["densification"] == 0).all()  # no zero was filled
+assert recovered > pruned or not TINY
 
 # %% [markdown]
 # **What you should see:** most of what pruning took is back, and `densification` (the share of zeros that were filled)
@@ -258,4 +261,5 @@ prune(load("tiny")[0], batches, "3:5", progress=False)
 # Not by itself: zeros are multiplied like any number until a sparse format skips them.
 # </details>
 #
-# The paper: [SPP, arXiv 2405.16057](https://arxiv.org/abs/2405.16057), Eq. 5 and Figure 4.
+# **Next:** [01 · Prune one matrix](01_prune_one_matrix.ipynb). The paper: [SPP, arXiv
+# 2405.16057](https://arxiv.org/abs/2405.16057), Eq. 5 and Figure 4.

@@ -42,7 +42,10 @@ def test_the_complete_edition_shows_its_figures_anywhere(name):
     assert all(cell.execution_count for cell in code)
     pictures = [output for cell in code for output in cell.outputs if "image/png" in output.get("data", {})]
     assert pictures and all(output.metadata["image/png"]["alt"] for output in pictures)
-    assert not any("widget-view" in json.dumps(output) for cell in code for output in cell.outputs)
+    for cell in code:
+        kinds = {output.get("name", output.output_type) for output in cell.outputs}
+        assert "stderr" not in kinds and "widget-view" not in json.dumps(cell.outputs)
+        assert ("error" in kinds) == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)

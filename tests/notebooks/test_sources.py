@@ -1,0 +1,99 @@
+"""Every notebook has the shape that readers rely on."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
+
+import build  # noqa: E402
+
+SOURCES = build.sources()
+IDS = [source.stem for source in SOURCES]
+
+
+def cells(source, kind, tag=None):
+    found = [cell for cell in build.edition(source, exercises=False).cells if cell.cell_type == kind]
+    return [cell for cell in found if tag is None or tag in cell.metadata.get("tags", [])]
+
+
+def prose(source):
+    return "\n\n".join(cell.source for cell in cells(source, "markdown"))
+
+
+def story(source):
+    """The prose that every reader reads between cells: without the box, what is folded, and the quiz."""
+    text = prose(source).split("\n## ", 1)[1].split("## Recap")[0]
+    return re.sub(r"<details>.*?</details>|<[^>]+>", " ", text, flags=re.S)
+
+
+def lines(cell):
+    return [line for line in cell.source.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_the_parts_are_there(source):
+    text, number = prose(source), source.stem[:2]
+    assert text.startswith(f"# {number} · ")
+    for part in ("**Goals**", "**Time**", "**You need**", "**Tiny**", "**Real**"):
+        assert part in text.split("\n## ")[0], f"the box lacks {part}"
+    assert len(re.findall(r"\*\*Predict", text)) >= 2 and len(re.findall(r"\*\*What you should see", text)) >= 2
+    recap, quiz = text.split("## Recap")[1].split("## Quiz")
+    assert re.findall(r"^(\d)\. ", recap, re.M) == list("12345")
+    assert len(re.findall(r"<details><summary>\d\.", quiz)) == 4
+    assert "arxiv.org/abs/2405.16057" in text
+    following = SOURCES[SOURCES.index(source) + 1 :][:1]
+    assert all(f"({after.stem}.ipynb)" in text for after in following), "no link to the next notebook"
+    assert cells(source, "code", "raises-exception"), "no deliberately broken cell"
+    (setup,) = cells(source, "code", "setup")
+    (first,) = cells(SOURCES[0], "code", "setup")
+    assert setup.source == first.source and len(lines(setup)) <= 6 + 1  # the magic line is not read
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_exercises_have_check_hints_and_solution(source):
+    text, number = prose(source), source.stem[:2]
+    core = re.findall(rf"\*\*Ex {number}([a-z]) · core · difficulty [●○]{{3}} · ~\d+ min\.\*\*", text)
+    assert len(core) >= 2 and core == [chr(97 + i) for i in range(len(core))]
+    assert re.search(r"\*\*Stretch · difficulty [●○]{3} · ~\d+ min\.\*\*", text)
+    checks = "\n".join(cell.source for cell in cells(source, "code", "check"))
+    assert all(f"checks.ex_{number}{letter}(" in checks for letter in core)
+    goals = text.split("**Goals**")[1].split("**Time**")[0]
+    assert all(f"Ex {number}{letter}" in goals for letter in core), "a goal is tied to every exercise"
+    blanks = build.edition(source, exercises=True)
+    joined = "\n".join(cell.source for cell in blanks.cells)
+    assert joined.count("# your turn") == joined.count("<summary>Solution</summary>") == len(core)
+    for hint in ("Hint 1", "Hint 2"):
+        assert joined.count(f"<summary>{hint}</summary>") == len(core)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_a_lab_is_driven_and_has_a_static_twin(source):
+    code = [cell.source for cell in cells(source, "code")]
+    labs = [number for number, text in enumerate(code) if ".show()" in text and "lab" in text]
+    assert labs
+    for number in labs:
+        assert ".selftest()" in code[number] and ".static(" in code[number + 1]
+    text = prose(source)
+    assert "**Explain" in text.split("Lab:")[1] and all(f"({n})" in text.split("Lab:")[1] for n in (1, 2))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_the_prose_is_measured(source):
+    lengths = [len(lines(cell)) for cell in cells(source, "code")]
+    words = len(re.sub(r"[#>*`|$-]", " ", story(source)).split())
+    assert 4 <= words / sum(lengths) <= 8, f"{words / sum(lengths):.1f} words of prose per line of code"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_the_folded_solution_filled_in_is_the_complete_edition(source):
+    """So the run of the complete edition proves that every check accepts its solution."""
+    solutions = [
+        re.search(r"```python\n(.*?)\n```", cell.source, re.S)[1]
+        for cell in build.edition(source, exercises=True).cells
+        if "solution" in cell.metadata.get("tags", [])
+    ]
+    code = [cell.source for cell in cells(source, "code")]
+    assert all(solution in code for solution in solutions)
