@@ -1,6 +1,42 @@
-"""Shared by all tests."""
+"""Shared by all tests: threads, and what every notebook run under nbmake must keep: offline, in time, in memory."""
 
+import json
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
+import pytest
+
+HERE = Path(__file__).parent
+_SCRATCH = Path(tempfile.mkdtemp(prefix="spp-lite-kernels-"))
+shutil.copytree(HERE / "notebooks" / "profile", _SCRATCH / "ipython")
+(_SCRATCH / "peaks").mkdir()
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("SPP_THREADS", "2")
+os.environ["IPYTHONDIR"] = str(_SCRATCH / "ipython")  # its start-up file blocks the network and notes the memory
+os.environ["SPP_NOTEBOOK_PEAKS"] = str(_SCRATCH / "peaks")
+BUDGETS = json.loads((HERE.parent / "notebooks" / "budgets.json").read_text())
+MEMORY = 1.5e6  # kB
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A notebook fails when it takes longer than its budget (nbmake's limit is per cell) or too much memory."""
+    report = yield
+    if report.when != "call" or item.path.suffix != ".ipynb" or not report.passed:
+        return report
+    budget = BUDGETS[item.path.name[:2]]["budget"]
+    peaks = [int(note.read_text()) for note in (_SCRATCH / "peaks").iterdir()]
+    for note in (_SCRATCH / "peaks").iterdir():
+        note.unlink()
+    if report.duration > budget:
+        report.outcome, report.longrepr = "failed", f"took {report.duration:.0f} s, its budget is {budget} s"
+    if peaks and max(peaks) > MEMORY:
+        report.outcome, report.longrepr = "failed", f"took {max(peaks) / 1e6:.2f} GB of memory, {MEMORY / 1e6} are allowed"
+    report.sections.append(("notebook", f"{report.duration:.0f} s, {max(peaks, default=0) / 1e6:.2f} GB"))
+    return report
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_SCRATCH, ignore_errors=True)

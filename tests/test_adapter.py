@@ -104,6 +104,18 @@ def test_the_fast_form_errs_at_most_twice_as_much_as_the_plain_one(out, inside, 
         assert (f.double() - e).abs().max() <= 2 * (p.double() - e).abs().max() + floor
 
 
+def test_gradients_accumulate_over_micro_batches_and_a_frozen_input_gets_none():
+    x, weight, bias, alpha, beta = tensors(12, 8, 4, (6,), torch.float64)
+    alpha.requires_grad_(), beta.requires_grad_()
+    spp_linear(x, weight, bias, alpha, beta, 2.0).square().sum().backward()
+    whole = alpha.grad.clone(), beta.grad.clone()
+    alpha.grad = beta.grad = None
+    for part in x.split(2):
+        spp_linear(part, weight, bias, alpha, beta, 2.0).square().sum().backward()
+    torch.testing.assert_close((alpha.grad, beta.grad), whole)
+    assert x.grad is weight.grad is bias.grad is None
+
+
 def test_nothing_of_the_weights_size_is_kept_for_backward():
     x, weight, bias, alpha, beta = tensors(96, 80, 4, (7,))
     saved = []

@@ -1,0 +1,19 @@
+"""The kernels that the tests start have no network; a claim until something asks for it."""
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import urllib.request; urllib.request.urlopen('http://example.org', timeout=3)",
+        "import socket; socket.create_connection(('93.184.215.14', 80), timeout=3)",
+    ],
+)
+def test_a_cell_that_asks_the_network_fails(code):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(CellExecutionError, match="must work offline"):
+        NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
