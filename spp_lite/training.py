@@ -5,9 +5,13 @@ Works for any model whose trainable parameters are marked: an SPP or other PEFT 
 
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from datasets import Dataset
+from torch import nn
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
@@ -25,6 +29,7 @@ class FinetuneArguments:
     dropout: float = field(default=0.0, metadata={"help": "on the input of the SPP branch; above 0 training is slower"})
     cutoff: int = field(default=512, metadata={"help": "tokens a record"})
     train_on_inputs: bool = field(default=False, metadata={"help": "count the prompt in the loss, as the authors do"})
+    teacher: str | None = field(default=None, metadata={"help": "the dense model: learn its predictions, not the text"})
 
 
 def finetune(
@@ -38,6 +43,7 @@ def finetune(
     cutoff: int = 512,
     train_on_inputs: bool = False,
     seed: int = 42,
+    teacher: nn.Module | None = None,
     args: TrainingArguments | None = None,
     callbacks: list | None = None,
     progress: bool = True,
@@ -48,6 +54,7 @@ def finetune(
     output_dir is where checkpoints go; a run that was stopped goes on from the last one there when
     args.resume_from_checkpoint is set. The defaults follow the authors' code: AdamW, weight decay 1e-3, warm-up over
     3 % of the steps, then linear decay. train_on_inputs: count the prompt in the loss too, as the authors do.
+    teacher: the dense model; the loss is then KL(teacher ‖ model) at the positions that count, the records only prompt it.
     Returns transformers' TrainOutput; metrics["history"] holds the logged losses and learning rates.
     Raises ValueError when nothing is trainable or no record fits the cutoff.
     """
@@ -68,7 +75,8 @@ def finetune(
             progress=progress,
         )
         collator = DataCollatorForSeq2Seq(tokenizer, padding=True)
-        trainer = Trainer(model, args, data_collator=collator, train_dataset=rows, callbacks=callbacks)
+        trainer_class = Trainer if teacher is None else partial(_Distilling, teacher)
+        trainer = trainer_class(model, args, data_collator=collator, train_dataset=rows, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
         cache, model.config.use_cache = model.config.use_cache, False
         try:
@@ -77,6 +85,24 @@ def finetune(
             model.config.use_cache = cache
     model.eval()
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history})
+
+
+class _Distilling(Trainer):
+    """Self-distillation: the pruned model learns what its dense parent predicts, not what the records say."""
+
+    def __init__(self, teacher: nn.Module, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.teacher = teacher.eval()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        counted = inputs["labels"][:, 1:] != -100
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**given)
+        with torch.no_grad():
+            target = self.teacher(**given).logits[:, :-1][counted].float().log_softmax(-1)
+        found = outputs.logits[:, :-1][counted].float().log_softmax(-1)
+        loss = F.kl_div(found, target, reduction="sum", log_target=True) / (num_items_in_batch or counted.sum())
+        return (loss, outputs) if return_outputs else loss
 
 
 def default_arguments(output_dir, *, max_steps, learning_rate, batch_size, seed, progress) -> TrainingArguments:

@@ -18,6 +18,36 @@ os.environ["IPYTHONDIR"] = str(_SCRATCH / "ipython")  # its start-up file blocks
 os.environ["SPP_NOTEBOOK_PEAKS"] = str(_SCRATCH / "peaks")
 BUDGETS = json.loads((HERE.parent / "notebooks" / "budgets.json").read_text())
 MEMORY = 1.5e6  # kB
+REAL = Path(os.environ.get("SPP_REAL_DATA", HERE.parents[1] / "shared" / "real-data"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real records, texts and tokenizer; skips where it is not."""
+    names = ("llama2_tokenizer.model", "alpaca_en_999.json", "c4_100.jsonl", "wiki_400k.txt")
+    if not all((REAL / name).exists() for name in names):
+        pytest.skip(f"the real files are not in {REAL} (set SPP_REAL_DATA)")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def llama(real_data, tmp_path_factory):
+    """A small LLaMA with random weights and the real tokenizer, as a Hugging Face folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "random-llama"
+    folder.mkdir()
+    shutil.copyfile(real_data / "llama2_tokenizer.model", folder / "tokenizer.model")
+    tokenizer = LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32_000, hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,7 +63,10 @@ def pytest_runtest_makereport(item, call):
     if report.duration > budget:
         report.outcome, report.longrepr = "failed", f"took {report.duration:.0f} s, its budget is {budget} s"
     if peaks and max(peaks) > MEMORY:
-        report.outcome, report.longrepr = "failed", f"took {max(peaks) / 1e6:.2f} GB of memory, {MEMORY / 1e6} are allowed"
+        report.outcome, report.longrepr = (
+            "failed",
+            f"took {max(peaks) / 1e6:.2f} GB of memory, {MEMORY / 1e6} are allowed",
+        )
     report.sections.append(("notebook", f"{report.duration:.0f} s, {max(peaks, default=0) / 1e6:.2f} GB"))
     return report
 
