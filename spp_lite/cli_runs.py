@@ -158,7 +158,7 @@ def _recipe(options):
         model=name,
         records=load_alpaca(options.data),
         calibration=calibration(options, load_tokenizer(resolve(name))),
-        tasks=None if tasks == ["none"] else tasks,
+        tasks=None if tasks == "none" else tasks,
         text="\n\n".join(read_texts(options.text)) if options.text else None,
         training={"max_steps": options.steps, "batch_size": options.batch_size},
         limit=options.limit,

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
-import build  # noqa: E402
+import build
 
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
