@@ -8,11 +8,11 @@ import pandas as pd
 
 SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "loss_first", "loss_last", "seconds")
 ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
-GRID = [  # pruners, methods, sparsities: what `spp-lite sweep` does for every seed
-    (("wanda",), ("none", "spp", "lora", "lora*", "masked-lora", "hira", "masked-full", "reconstruct"), ALL_SPARSITIES),
-    (("magnitude", "sparsegpt"), ("none", "spp", "lora*", "masked-full"), ("50%", "75%", "2:4", "2:8")),
+GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
+    (("none", "spp", "lora", "lora*", "masked-lora", "hira", "masked-full", "reconstruct"), ("wanda",), ALL_SPARSITIES),
+    (("none", "spp", "lora*", "masked-full"), ("magnitude", "sparsegpt"), ("50%", "75%", "2:4", "2:8")),
 ]
-QUICK = [(("wanda",), ("none", "spp", "lora*"), ("50%", "75%", "90%", "2:8"))]
+QUICK = [(("none", "spp", "lora*"), ("wanda",), ("50%", "75%", "90%", "2:8"))]
 
 
 def add_model(parser, **kwargs) -> None:
@@ -105,10 +105,10 @@ def _sweep(options) -> None:
 
     plan = QUICK if options.quick else GRID
     if options.pruners or options.methods or options.sparsity:
-        plan = [(options.pruners or plan[0][0], options.methods or plan[0][1], options.sparsity or plan[0][2])]
+        plan = [(options.methods or plan[0][0], options.pruners or plan[0][1], options.sparsity or plan[0][2])]
     options.calibration_samples *= 3  # every run draws its own third
     recipe = _recipe(options)
-    methods = list(dict.fromkeys(method for _, found, _ in plan for method in found))
+    methods = list(dict.fromkeys(method for found, _, _ in plan for method in found))
     path = options.rates or (embedded("results", "rates.csv") if options.quick else options.out / "rates.csv")
     if not options.quick and not options.rates:  # nothing is left to do where it is complete
         held_out = replace(recipe, tasks="tiny_val" if recipe.tasks == "tiny" else recipe.tasks)

@@ -3,7 +3,9 @@
 import pandas as pd
 import pytest
 
-from spp_lite import load_alpaca, plotting
+from spp_lite import Sparsity, load_alpaca, plotting, pruning
+from spp_lite.baselines import METHODS
+from spp_lite.cli_runs import GRID, QUICK
 from spp_lite.data import calibration_batches, embedded, read_texts
 from spp_lite.experiment import RATES, Recipe, Run, choose_rates, do_run, grid, rate_grid, sweep
 from spp_lite.models import load_tokenizer, resolve
@@ -93,3 +95,10 @@ def test_figures_draw_every_method_of_the_table():
     for figure in (plotting.plot_gap_recovered(table), plotting.plot_tasks(table), plotting.plot_parameters(table)):
         assert "pruned + SPP" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert [axes.get_title() for axes in plotting.plot_pruners(table, chance=0.3).axes] == ["wanda", "magnitude"]
+
+
+@pytest.mark.parametrize("plan", [GRID, QUICK])
+def test_what_the_command_runs_names_methods_pruners_and_patterns(plan):
+    for run in (run for part in plan for run in grid(*part, 1, {})):
+        assert run.method in (*METHODS, "dense") and run.pruner in (*pruning.METHODS, "dense")
+        Sparsity.parse(run.sparsity)
