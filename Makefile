@@ -16,7 +16,7 @@ demo: $(VENV)/run  ## prune, insert SPP, train, merge, evaluate and plot on the 
 	$(BIN)/spp-lite demo
 
 test: $(VENV)/all  ## run every test, the notebooks under nbmake among them
-	$(BIN)/python -m pytest --nbmake tests notebooks
+	$(BIN)/python -m pytest --nbmake tests notebooks/*.ipynb
 
 lab: $(VENV)/all  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

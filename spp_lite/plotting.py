@@ -56,8 +56,7 @@ def plot_accuracy_vs_sparsity(
         figure = Figure(figsize=(8.5, 5), layout="constrained")
         axes = figure.add_subplot()
         summary = summarise(table, value)
-        for method in [name for name in LOOKS if name in set(summary["method"])]:
-            _draw_method(axes, summary[summary["method"] == method], method, scale)
+        draw_methods(axes, summary, scale)
         if chance is not None:
             axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":")
             axes.annotate(
@@ -71,6 +70,12 @@ def plot_accuracy_vs_sparsity(
         axes.set_title(title)
         axes.legend(fontsize=11, frameon=False)
     return figure
+
+
+def draw_methods(axes, summary: pd.DataFrame, scale: float = 100.0) -> None:
+    """Lines and N:M points of every method in a summarise() table."""
+    for method in [name for name in LOOKS if name in set(summary["method"])]:
+        _draw_method(axes, summary[summary["method"] == method], method, scale)
 
 
 def _draw_method(axes, rows: pd.DataFrame, method: str, scale: float) -> None:

@@ -140,7 +140,7 @@ show(
 #
 # **Predict:** at which sparsity does the pruned model fall below 70 %? And the recovered one? **Try** the slider (mouse,
 # or Tab and the arrow keys). **Explain:** which costs more at the same number of zeros, a free pattern or N:M?
-# The numbers are logged runs of `spp-lite demo` over the full test split.
+# The numbers are means over the seeds of `spp-lite sweep`, on the full test split (16 records a step, half of section 3's).
 
 # %% tags=["lab"]
 from spp_lite.labs.start import RecoveryLab

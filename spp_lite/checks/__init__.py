@@ -3,3 +3,5 @@
 from .common import CheckFailed as CheckFailed
 from .start import ex_00a as ex_00a
 from .start import ex_00b as ex_00b
+from .results import ex_08a as ex_08a
+from .results import ex_08b as ex_08b

@@ -1,30 +1,27 @@
 """Notebook 00: accuracy of the pruned and the recovered model at one sparsity, from logged runs."""
 
-import pandas as pd
-
-from ..data import embedded
-from ..plotting import plot_accuracy_vs_sparsity
+from ..plotting import plot_accuracy_vs_sparsity, ratio_of
 from ..widgets import Lab, slider
+from .results import sweep_table
 
 
 class RecoveryLab(Lab):
-    """A sparsity slider over the table that `spp-lite demo` wrote."""
+    """A sparsity slider over the runs of `spp-lite sweep` with Wanda and SPP, means over seeds."""
 
     def __init__(self) -> None:
-        self.table = pd.read_csv(embedded("results", "start.csv"))
+        table = sweep_table()
+        self.table = table[table["method"].isin(["dense", "none", "spp"]) & table["pruner"].isin(["dense", "wanda"])]
+        self.means = self.table.groupby(["sparsity", "method"])["accuracy"].mean()
         super().__init__()
 
     def controls(self):
-        return {"sparsity": slider("sparsity", self.table["sparsity"].unique()[1:])}
+        found = self.table.loc[self.table["method"] == "none", "sparsity"].unique()
+        return {"sparsity": slider("sparsity", sorted(found, key=lambda text: (":" in text, ratio_of(text))))}
 
     def render(self, sparsity):
-        table = self.table
-        figure = plot_accuracy_vs_sparsity(table)
-        here = table[table["sparsity"] == sparsity].set_index("method")["accuracy"]
-        dense = table["accuracy"].iloc[0]
-        axes = figure.axes[0]
-        zeros = 100 * table.loc[table["sparsity"] == sparsity, "zeros"].iloc[0]
-        axes.axvline(zeros, color="#666666", linewidth=1)
+        figure = plot_accuracy_vs_sparsity(self.table)
+        figure.axes[0].axvline(ratio_of(sparsity), color="#666666", linewidth=1)
+        dense, here = self.means["0%", "dense"], self.means[sparsity]
         back = (here["spp"] - here["none"]) / (dense - here["none"])
         return figure, (
             f"{sparsity}: dense {dense:.1%}, pruned {here['none']:.1%}, recovered {here['spp']:.1%}: "
