@@ -116,8 +116,7 @@ cells = summarise(wanda[wanda["method"].isin(["none", "spp", "lora*", "masked-lo
 cells[cells["sparsity"].isin(["50%", "75%"])].round(3)
 
 # %% [markdown]
-# Seeds come in pairs: the same seed prunes and orders records alike for every method. A *paired* difference cancels
-# what both share.
+# The same seed prunes and orders records alike for every method: a *paired* difference cancels what both share.
 
 # %%
 from spp_lite.checks.results import T95

@@ -11,49 +11,76 @@ from ..kernels import effective_weight, row_blocks
 from ..plotting import STYLE
 from ..widgets import Lab, slider
 
-COLOURS = mpl.colormaps["PuOr"].with_extremes(bad="#DDDDDD")  # grey: a zero of W
+COLOURS = mpl.colormaps["PuOr"]
+GREY = (0.74, 0.74, 0.74, 1.0)  # a zero of W
 
 
 def plot_factors(weight: Tensor, alpha: Tensor, beta: Tensor, scaling: float, marks=()) -> Figure:
     """W, R(α), β and W′ side by side; zeros of W and W′ in grey, lines between the row blocks.
 
-    weight: (out, in), small; alpha: (r, in); beta: (out,). marks: (row, column, height, width, dash) to outline.
+    weight: (out, in), small; alpha: (r, in); beta: (out,). marks: (row, column, height, width, dash) to outline in W′.
     """
     out, width = weight.shape
     block = row_blocks(out, len(alpha))
     merged = effective_weight(weight, [(alpha, beta, scaling)])
-    panels = [(weight, "W"), (alpha[block], "R(α)"), (beta[:, None], "β"), (merged, f"W′ = W ⊙ (1 + {scaling:g} R(α)β)")]
+    unit = 1.3 * float(weight.abs().max())
+    parts = {
+        "W": weight / unit, "R(α)": alpha[block], "β": beta[:, None], f"W′ = W ⊙ (1 + {scaling:g} R(α)β)": merged / unit,
+    }  # fmt: skip
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(12, 4.4))
-        grid = figure.add_gridspec(
-            2, 4, width_ratios=[8, 8, 1.6, 8], height_ratios=[20, 1], left=0.055, right=0.985, top=0.92, bottom=0.13,
-            wspace=0.22, hspace=0.36,
-        )  # fmt: skip
-        for number, (values, title) in enumerate(panels):
-            weights = number in (0, 3)
-            limit = 1.3 * float(weight.abs().max()) if weights else 1.0
-            axes = figure.add_subplot(grid[0, number])
-            image = _heat(axes, values, limit, weights)
-            axes.set_title(title, fontsize=13)
-            axes.set_xlabel("" if number == 2 else "input")
-            for border in torch.nonzero(block.diff())[:, 0].tolist() if number == 1 else ():
-                axes.axhline(border + 0.5, color="black", linewidth=1.5)
-            if number in (0, 1):
-                bar = figure.colorbar(image, cax=figure.add_subplot(grid[1, number]), orientation="horizontal")
-                bar.set_label("weights W, W′ (grey: zero)" if weights else "factors α, β")
-        figure.axes[0].set_ylabel("output")
+        figure = Figure(figsize=(12, 4.6))
+        axes = figure.add_axes((0.05, 0.29, 0.94, 0.63))
+        starts = _side_by_side(axes, parts)
+        for border in torch.nonzero(block.diff())[:, 0].tolist():
+            axes.plot([starts[1] - 0.5, starts[1] + width - 0.5], [border + 0.5] * 2, color="black", linewidth=1.5)
         for row, column, height, wide, dash in marks:
             looks = {"fill": False, "edgecolor": "black", "linewidth": 2, "linestyle": dash}
-            figure.axes[-1].add_patch(Rectangle((column - 0.5, row - 0.5), wide, height, **looks))
+            axes.add_patch(Rectangle((starts[3] + column - 0.5, row - 0.5), wide, height, **looks))
+        _scale(figure.add_axes((0.25, 0.115, 0.5, 0.035)), unit)
     return figure
 
 
-def _heat(axes, values: Tensor, limit: float, weights: bool):
-    grid = np.ma.masked_equal(values.numpy(), 0.0) if weights else values.numpy()
-    image = axes.imshow(grid, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto")
-    axes.set_xticks(range(0, values.shape[1], 4))
-    axes.set_yticks(range(0, len(values), 2))
-    return image
+def _side_by_side(axes, parts: dict[str, Tensor]) -> list[int]:
+    """Paint the matrices into one image, three columns apart; returns where each starts."""
+    gap, starts, at = 3, [], 0
+    rows = len(next(iter(parts.values())))
+    picture = np.ones((rows, sum(part.shape[1] + gap for part in parts.values()) - gap, 4))
+    ticks = []
+    for title, values in parts.items():
+        wide = values.shape[1]
+        colours = COLOURS(values.clamp(-1, 1).numpy() / 2 + 0.5)
+        colours[(values == 0).numpy() & title.startswith("W")] = GREY
+        picture[:, at : at + wide] = colours
+        axes.add_patch(Rectangle((at - 0.5, -0.5), wide, rows, fill=False, edgecolor="#444444", linewidth=1))
+        axes.text(at + wide / 2 - 0.5, -0.8, title, ha="center", va="bottom", fontsize=13)
+        ticks += [(at + column, column) for column in range(0, wide, 4) if wide > 1]
+        starts.append(at)
+        at += wide + gap
+    axes.imshow(picture, aspect="auto", interpolation="nearest")
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(*zip(*ticks, strict=True))
+    axes.set_yticks(range(0, rows, 2))
+    axes.set_xlabel("input")
+    axes.set_ylabel("output")
+    return starts
+
+
+def _scale(axes, unit: float) -> None:
+    axes.imshow(np.linspace(-1, 1, 128)[None], cmap=COLOURS, aspect="auto", extent=(-1, 1, 0, 1))
+    axes.set_xticks([-1, 0, 1], [f"α, β: −1\nW, W′: −{unit:.2g}", "0\n(grey: a zero weight)", f"1\n{unit:.2g}"])
+    axes.set_yticks([])
+
+
+def plot_one_hot(columns: Tensor) -> Figure:
+    """Where HiRA's B (out, r) is not zero: one entry a row, a staircase of row blocks."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        row, column = torch.nonzero(columns, as_tuple=True)
+        axes.scatter(row, column, color="#0072B2", marker="|", s=60)
+        axes.set_xlabel("output (row of B)")
+        axes.set_ylabel("column of B (block of rows)")
+    return figure
 
 
 class FactorLab(Lab):
