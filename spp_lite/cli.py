@@ -79,7 +79,9 @@ def _finetune(options, rest: list[str]) -> None:
     model, tokenizer = load(ours.model)
     adapted = peft.get_peft_model(model, SppConfig(r=ours.r, scaling=ours.scaling, dropout=ours.dropout))
     records = load_alpaca(ours.data)
-    output = finetune(adapted, records, tokenizer, args=args, cutoff=ours.cutoff, train_on_inputs=ours.train_on_inputs)
+    kept = {"cutoff": ours.cutoff, "train_on_inputs": ours.train_on_inputs}
+    teacher = load(ours.teacher)[0] if ours.teacher else None
+    output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
     if args.process_index == 0:
         adapted.save_pretrained(args.output_dir)
         print(f"{output.global_step} steps, training loss {output.training_loss:.4f}; adapter in {args.output_dir}")

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 
 from .adapter import SppConfig
-from .baselines import recover
+from .baselines import reconstruct, recover
 from .calibration import block_linears
 from .data import tokenize_records
 from .evaluation import average_accuracy, evaluate, perplexity
@@ -32,6 +32,10 @@ from .training import finetune
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from
 UNTRAINED = ("none", "reconstruct")
+EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
+    "distill": "the dense parent's predictions at every token are learned, not the records' answers",
+    "reconstruct": "local reconstruction first",
+}
 CALIBRATION = 16  # batches that a run of the grid draws from its recipe's
 
 
@@ -118,7 +122,7 @@ def zeros(model) -> float:
 @dataclass(frozen=True)
 class Run:
     """One cell of the grid and one seed, which draws the calibration windows, the start of the factors and the order of
-    the records. lr: 0 for methods that do not train."""
+    the records. method: one of baselines.METHODS, with "+" and names of EXTRAS. lr: 0 for methods that do not train."""
 
     method: str
     pruner: str
@@ -203,21 +207,27 @@ def do_run(recipe: Recipe, run: Run) -> dict:
 
 def _prune_train_score(recipe: Recipe, run: Run) -> dict:
     model, tokenizer = load(recipe.model)
-    dense = load(recipe.model)[0] if run.method == "reconstruct" else None
+    method, *extras = run.method.split("+")
+    if unknown := [name for name in extras if name not in EXTRAS]:
+        raise ValueError(f"{run.method}: no extra {', '.join(unknown)}: after a + goes one of {', '.join(EXTRAS)}")
+    dense = load(recipe.model)[0] if extras or method == "reconstruct" else None
     set_seed(run.seed)
     order = torch.randperm(len(recipe.calibration))[:CALIBRATION]
     calibration = [recipe.calibration[i] for i in order.tolist()]
-    if run.method == "dense":
+    if method == "dense":
         return {"parameters": 0, "zeros_before": 0.0, "zeros_after": 0.0, **score(recipe, model, tokenizer)}
     prune(model, calibration, run.sparsity, method=run.pruner, progress=False)
+    if "reconstruct" in extras:
+        reconstruct(model, dense, calibration)
     found = {"zeros_before": zeros(model), "parameters": 0}
 
     def train(trainable) -> None:
         found["parameters"] = sum(p.numel() for p in trainable.parameters() if p.requires_grad)
         training = {**recipe.training, "learning_rate": run.lr, "seed": run.seed, "progress": False}
-        found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, **training))[-1]
+        teacher = dense if "distill" in extras else None
+        found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training))[-1]
 
-    model = recover(model, run.method, train, dense=dense, calibration=calibration)
+    model = recover(model, method, train, dense=dense, calibration=calibration)
     scores = score(recipe, model, tokenizer)
     return {**found, "zeros_after": scores.pop("zeros"), **recipe.training, **scores}
 

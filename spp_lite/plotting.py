@@ -32,75 +32,72 @@ def ratio_of(sparsity: str) -> float:
     return float(sparsity.rstrip("%"))
 
 
-def summarise(table: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
+def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity") -> pd.DataFrame:
     """Mean and half-width of the 95 % interval over seeds, per method and sparsity (half-width 0 for one seed)."""
-    groups = table.groupby(["method", "sparsity"], sort=False)[value]
-    found = groups.agg(mean="mean", std="std", n="size").reset_index()
+    found = table.groupby(["method", by], sort=False)[value].agg(mean="mean", std="std", n="size").reset_index()
     t = found["n"].map(lambda n: T95.get(n, 2.0))
     found["half"] = (t * found["std"] / np.sqrt(found["n"])).fillna(0.0)
-    found["zeros"] = found["sparsity"].map(ratio_of)
-    return found
+    return found.assign(zeros=found[by].map(ratio_of)) if by == "sparsity" else found
 
 
 def plot_accuracy_vs_sparsity(
     table: pd.DataFrame, *, value: str = "accuracy", chance: float | None = None, title: str = ""
 ) -> Figure:
-    """The paper's headline: a score against the percentage of zeros, one line per method, N:M patterns as open markers.
+    """The paper's headline: a score against the percentage of zeros, one line per method, N:M patterns beside it.
 
     table: columns method, sparsity ("50%", "2:4", …; "0%" for dense) and `value`; several rows of a cell (seeds) give
     the mean and its 95 % interval. Accuracy (0 to 1) is drawn in percent; any other value as it is.
     """
     percent = value == "accuracy"
-    scale = 100.0 if percent else 1.0
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 5), layout="constrained")
-        axes = figure.add_subplot()
-        summary = summarise(table, value)
-        draw_methods(axes, summary, scale)
-        if chance is not None:
-            axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":")
-            axes.annotate(
-                "chance", (0.01, scale * chance), xycoords=("axes fraction", "data"), va="bottom", fontsize=11
-            )
-        if percent:
-            axes.set_ylim(min(30, 100 * summary["mean"].min() - 5), 102)
-        axes.set_xlim(min(45, summary.loc[summary["method"] != "dense", "zeros"].min() - 5), 95)
-        axes.set_xlabel("zeros in the decoder's linear weights (%)")
-        axes.set_ylabel("average zero-shot accuracy (%)" if percent else value)
-        axes.set_title(title)
-        axes.legend(fontsize=11, frameon=False)
+        figure = Figure(figsize=(9.5, 5.6), layout="constrained")
+        panels = draw_methods(figure, summarise(table, value), 100.0 if percent else 1.0, chance if percent else None)
+        panels[0].set_ylabel("average zero-shot accuracy (%)" if percent else value)
+        figure.suptitle(title)
     return figure
 
 
-def draw_methods(axes, summary: pd.DataFrame, scale: float = 100.0) -> None:
-    """Lines and N:M points of every method in a summarise() table."""
-    for method in [name for name in LOOKS if name in set(summary["method"])]:
-        _draw_method(axes, summary[summary["method"] == method], method, scale)
+def draw_methods(figure: Figure, summary: pd.DataFrame, scale: float = 100.0, chance: float | None = None) -> list:
+    """Every method of a summarise() table: ratios as lines, N:M patterns as open markers in a panel of their own.
+
+    Methods stand slightly apart sideways, so that their intervals can be told apart. Returns the axes, left to right.
+    """
+    is_nm = summary["sparsity"].str.contains(":")
+    dense, parts = summary["method"] == "dense", [summary[~is_nm], summary[is_nm]]
+    parts = [part for part in parts if len(part[part["method"] != "dense"])] or [summary]
+    shares = [1.0 + part["sparsity"].nunique() * (0.35 if part is parts[0] else 0.25) for part in parts]
+    panels = figure.subplots(1, len(parts), sharey=True, squeeze=False, width_ratios=shares)[0]
+    methods = [name for name in LOOKS if name in set(summary["method"]) - {"dense"}]
+    for axes, part in zip(panels, parts, strict=True):
+        if dense.any():
+            label, colour, _, dash = LOOKS["dense"]
+            axes.axhline(scale * summary.loc[dense, "mean"].iloc[0], color=colour, linestyle=dash, label=label)
+        if chance is not None:
+            axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
+        for number, method in enumerate(methods):
+            here = part[part["method"] == method].sort_values(["zeros", "sparsity"])
+            _draw_method(axes, here, method, scale, number - (len(methods) - 1) / 2)
+    panels[0].set_xlabel("zeros in the decoder's linear weights (%)")
+    for axes, part in zip(panels, parts, strict=True):
+        names = part.loc[part["sparsity"].str.contains(":")].sort_values(["zeros", "sparsity"])["sparsity"].unique()
+        if len(names):
+            axes.set_xticks(range(len(names)), names)
+            axes.set_xlim(-0.5, len(names) - 0.5)
+            axes.set_xlabel("N of M kept")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=12, ncols=3, frameon=False, loc="outside lower center")
+    return list(panels)
 
 
-def _draw_method(axes, rows: pd.DataFrame, method: str, scale: float) -> None:
+def _draw_method(axes, rows: pd.DataFrame, method: str, scale: float, place: float) -> None:
+    """A line over ratios (place: steps of 0.25 sideways), or open markers over N:M patterns (steps of 0.09)."""
     label, colour, marker, dash = LOOKS[method]
-    if method == "dense":
-        axes.axhline(scale * rows["mean"].iloc[0], color=colour, linestyle=dash, label=label)
-        return
-    is_nm = rows["sparsity"].str.contains(":")
-    line, points = rows[~is_nm].sort_values("zeros"), rows[is_nm]
-    if len(line):
-        axes.errorbar(
-            line["zeros"], scale * line["mean"], scale * line["half"], color=colour, marker=marker, linestyle=dash,
-            label=label, capsize=3, markersize=7,
-        )  # fmt: skip
-    if len(points):
-        axes.errorbar(
-            points["zeros"], scale * points["mean"], scale * points["half"], color=colour, marker=marker, linestyle="",
-            mfc="white", capsize=3, markersize=9, label=None if len(line) else label,
-        )  # fmt: skip
-        for row in points.itertuples():  # patterns of one ratio, methods of one pattern: labels keep apart
-            right, above = row.sparsity != "4:8", method == "spp"
-            axes.annotate(
-                row.sparsity, (row.zeros, scale * row.mean), xytext=(9 if right else -9, 2 if above else -11),
-                textcoords="offset points", ha="left" if right else "right", fontsize=11, color=colour,
-            )  # fmt: skip
+    looks = {"color": colour, "marker": marker, "capsize": 3, "markersize": 7, "label": label, "linestyle": dash}
+    at = rows["zeros"] + 0.25 * place
+    if rows["sparsity"].str.contains(":").all():
+        looks |= {"linestyle": "", "mfc": "white"}
+        at = np.arange(len(rows)) + 0.09 * place
+    axes.errorbar(at, scale * rows["mean"], scale * rows["half"], **looks)
 
 
 def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
@@ -157,23 +154,38 @@ def _bars(summary: pd.DataFrame, groups: list[str], scale: float, label: str, ti
 
 
 def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
-    """Accuracy against sparsity, one panel per pruning criterion."""
-    pruners = [name for name in table["pruner"].unique() if name != "dense"]
+    """Accuracy of every pruning criterion, one panel per sparsity that all of them have, one marker per method."""
+    sparse = table[table["pruner"] != "dense"]
+    pruners = list(sparse["pruner"].unique())
+    counts = sparse.groupby("sparsity")["pruner"].nunique()
+    shared = sorted(counts.index[counts == len(pruners)], key=lambda text: (":" in text, ratio_of(text)))
+    common = set.intersection(*(set(part["method"]) for _, part in sparse.groupby("pruner")))
+    methods = [name for name in LOOKS if name in common]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(pruners) + 1, 4.6), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, len(pruners), sharey=True))
-        for axes, pruner in zip(panels, pruners, strict=True):
-            summary = summarise(_of_pruner(table, pruner))
-            for method in [name for name in LOOKS if name in set(summary["method"])]:
-                _draw_method(axes, summary[summary["method"] == method], method, 100.0)
+        figure = Figure(figsize=(2.6 * len(shared) + 1.5, 5), layout="constrained")
+        panels = figure.subplots(1, len(shared), sharey=True, squeeze=False)[0]
+        for axes, sparsity in zip(panels, shared, strict=True):
+            cells = summarise(sparse[sparse["sparsity"] == sparsity], by="pruner")
+            for number, method in enumerate(methods):
+                label, colour, marker, _ = LOOKS[method]
+                rows = cells[cells["method"] == method]
+                at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
+                looks = {
+                    "color": colour,
+                    "marker": marker,
+                    "linestyle": "",
+                    "capsize": 3,
+                    "markersize": 8,
+                    "label": label,
+                }
+                axes.errorbar(at, 100 * rows["mean"], 100 * rows["half"], **looks)
             if chance is not None:
-                axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":")
-            axes.set_title(pruner)
-            axes.set_xlabel("zeros (%)")
+                axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
+            axes.set_xticks(range(len(pruners)), pruners, rotation=30)
+            axes.set_title(sparsity)
         panels[0].set_ylabel("average zero-shot accuracy (%)")
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), fontsize=11, ncols=3, frameon=False, loc="outside lower center"
-        )
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, fontsize=12, ncols=3, frameon=False, loc="outside lower center")
     return figure
 
 
@@ -189,6 +201,9 @@ def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str =
             looks = {"color": colour, "marker": marker, "linestyle": "", "markersize": 9, "capsize": 3, "label": name}
             axes.errorbar(counts[row.method], 100 * row.mean, 100 * row.half, **looks)
         axes.set_xscale("log")
+        axes.minorticks_off()
+        ticks = [count for count in sorted(set(counts)) if not counts.between(count / 1.1, count - 1).any()]
+        axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
         axes.set_xlabel("trainable parameters")
         axes.set_ylabel("average zero-shot accuracy (%)")
         axes.set_title(f"{pruner}, {sparsity}")

@@ -54,7 +54,7 @@ def finetune(
     output_dir is where checkpoints go; a run that was stopped goes on from the last one there when
     args.resume_from_checkpoint is set. The defaults follow the authors' code: AdamW, weight decay 1e-3, warm-up over
     3 % of the steps, then linear decay. train_on_inputs: count the prompt in the loss too, as the authors do.
-    teacher: the dense model; the loss is then KL(teacher ‖ model) at the positions that count, the records only prompt it.
+    teacher: the dense model; the loss is then KL(teacher ‖ model) at every token, prompt and answer alike.
     Returns transformers' TrainOutput; metrics["history"] holds the logged losses and learning rates.
     Raises ValueError when nothing is trainable or no record fits the cutoff.
     """
@@ -93,15 +93,16 @@ class _Distilling(Trainer):
     def __init__(self, teacher: nn.Module, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.teacher = teacher.eval()
+        self.model_accepts_loss_kwargs = False  # so that Trainer itself divides by the accumulation steps
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        counted = inputs["labels"][:, 1:] != -100
+        real = inputs["attention_mask"][:, 1:].bool()
         given = {name: value for name, value in inputs.items() if name != "labels"}
         outputs = model(**given)
         with torch.no_grad():
-            target = self.teacher(**given).logits[:, :-1][counted].float().log_softmax(-1)
-        found = outputs.logits[:, :-1][counted].float().log_softmax(-1)
-        loss = F.kl_div(found, target, reduction="sum", log_target=True) / (num_items_in_batch or counted.sum())
+            target = self.teacher(**given).logits[:, :-1][real].float().log_softmax(-1)
+        found = outputs.logits[:, :-1][real].float().log_softmax(-1)
+        loss = F.kl_div(found, target, reduction="batchmean", log_target=True)
         return (loss, outputs) if return_outputs else loss
 
 

@@ -1,9 +1,13 @@
+import copy
+
 import peft
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import TrainingArguments
 
 from spp_lite import SppConfig, finetune, load, load_alpaca, prune
+from spp_lite.data import prompt
 from spp_lite.experiment import zeros
 
 
@@ -64,3 +68,35 @@ def test_a_stopped_run_resumes_to_the_same_weights(records, tmp_path):
     assert not list((tmp_path / "b" / "checkpoint-2").glob("model*")), "a checkpoint holds the adapter alone"
     resumed = run(str(tmp_path / "b"), resume="True")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_teacher_is_learned_at_every_token_whatever_the_answers_say(pruned, records):
+    model, tokenizer = pruned
+    dense, _ = load("tiny")
+    wrong = records.map(lambda record: {"output": "wrong"})
+    ids = tokenizer(prompt(records[0]) + records[0]["output"], return_tensors="pt")["input_ids"]
+
+    def distance(student):
+        with torch.no_grad():
+            found, target = (one(input_ids=ids).logits.log_softmax(-1) for one in (student, dense))
+        return float(F.kl_div(found, target, reduction="batchmean", log_target=True))
+
+    before = distance(model)
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    finetune(adapted, wrong, tokenizer, max_steps=20, learning_rate=3e-2, teacher=dense, progress=False)
+    assert distance(adapted) < 0.8 * before
+
+
+def test_a_teachers_loss_is_the_same_in_micro_batches(pruned, records, tmp_path):
+    model, tokenizer = pruned
+    losses = []
+    for batch, accumulation in ((8, 1), (4, 2)):
+        adapted = peft.get_peft_model(copy.deepcopy(model), SppConfig(r=4))
+        args = TrainingArguments(
+            output_dir=tmp_path, max_steps=1, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
+            logging_steps=1, report_to="none", disable_tqdm=True, save_strategy="no", dataloader_pin_memory=False,
+        )  # fmt: skip
+        same = records.select([0] * 8)  # of one length: a mean of means is then the mean
+        output = finetune(adapted, same, tokenizer, args=args, teacher=load("tiny")[0])
+        losses.append(output.metrics["history"][0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -41,13 +41,9 @@ class ResultsLab(Lab):
         chosen = self.table["method"].isin([method, other]) & (self.table["pruner"] == pruner)
         table = self.table[(chosen & (self.table["seed"] < seeds)) | (self.table["method"] == "dense")]
         with rc_context(STYLE):
-            figure = Figure(figsize=(8.5, 4.6), layout="constrained")
-            axes = figure.add_subplot()
-            draw_methods(axes, summarise(table, column), 100.0)
-            axes.set_xlim(45, 95)
-            axes.set_xlabel("zeros in the decoder's linear weights (%)")
-            axes.set_ylabel(f"{metric} accuracy (%)")
-            axes.legend(fontsize=11, frameon=False)
+            figure = Figure(figsize=(9, 4.8), layout="constrained")
+            panels = draw_methods(figure, summarise(table, column))
+            panels[0].set_ylabel(f"{metric} accuracy (%)")
         return figure, self.read(table, pruner, method, other, column, seeds)
 
     def read(self, table, pruner, method, other, column, seeds) -> str:

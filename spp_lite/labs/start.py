@@ -20,7 +20,10 @@ class RecoveryLab(Lab):
 
     def render(self, sparsity):
         figure = plot_accuracy_vs_sparsity(self.table)
-        figure.axes[0].axvline(ratio_of(sparsity), color="#666666", linewidth=1)
+        ratios, patterns = figure.axes
+        names = [tick.get_text() for tick in patterns.get_xticklabels()]
+        place = (patterns, names.index(sparsity)) if sparsity in names else (ratios, ratio_of(sparsity))
+        place[0].axvline(place[1], color="#666666", linewidth=1)
         dense, here = self.means["0%", "dense"], self.means[sparsity]
         back = (here["spp"] - here["none"]) / (dense - here["none"])
         return figure, (
