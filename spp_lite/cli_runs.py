@@ -111,16 +111,37 @@ def _sweep(options) -> None:
     methods = list(dict.fromkeys(method for found, _, _ in plan for method in found))
     path = options.rates or (embedded("results", "rates.csv") if options.quick else options.out / "rates.csv")
     if not options.quick and not options.rates:  # nothing is left to do where it is complete
-        held_out = replace(recipe, tasks="tiny_val" if recipe.tasks == "tiny" else recipe.tasks)
-        sweep(held_out, rate_grid(methods, "75%"), path, jobs=options.jobs)
+        sweep(_held_out(recipe, options), rate_grid(methods, "75%"), path, jobs=options.jobs)
     rates = choose_rates(pd.read_csv(path))
-    print("learning rates, chosen on the validation split:", rates, flush=True)
+    print("learning rates, chosen on held-out data:", rates, flush=True)
     seeds = 1 if options.quick else options.seeds
     runs = sorted((run for part in plan for run in grid(*part, seeds, rates)), key=lambda run: run.seed)
     table = sweep(recipe, runs, options.out / "sweep.csv", jobs=options.jobs)
-    print(
-        f"wrote {options.out / 'sweep.csv'} ({len(table)} rows) and {', '.join(map(str, _figures(table, recipe, options.out)))}"
-    )
+    for pruner in [name for name in table["pruner"].unique() if name != "dense" and recipe.tasks]:
+        print(f"\n{pruner}: mean accuracy in percent ± half of its 95 % interval over seeds")
+        print(_cells(table[table["pruner"] == pruner]).to_string(na_rep="-"))
+    figures = ", ".join(map(str, _figures(table, recipe, options.out)))
+    print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows) and {figures}")
+
+
+def _held_out(recipe, options):
+    """What learning rates are chosen by: our tasks' validation split, or the perplexity of held-out texts."""
+    from .data import default_texts
+
+    if recipe.tasks == "tiny":
+        return replace(recipe, tasks="tiny_val")
+    texts = default_texts("validation", model=options.model, data=options.data)
+    return replace(recipe, tasks=None, text="\n\n".join(texts))
+
+
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, a column a sparsity."""
+    from .plotting import ratio_of, summarise
+
+    found = summarise(table.dropna(subset=["accuracy"]))
+    found["text"] = [f"{100 * row.mean:.1f} ± {100 * row.half:.1f}" for row in found.itertuples()]
+    order = sorted(found["sparsity"].unique(), key=lambda text: (":" in text, ratio_of(text)))
+    return found.pivot(index="method", columns="sparsity", values="text").loc[found["method"].unique(), order]
 
 
 def _figures(table: pd.DataFrame, recipe, folder: Path) -> list[Path]:
@@ -128,15 +149,17 @@ def _figures(table: pd.DataFrame, recipe, folder: Path) -> list[Path]:
     from .evaluation import chance_accuracy
 
     chance = chance_accuracy() if recipe.tasks == "tiny" else None
-    figures = {
-        "accuracy": plotting.plot_accuracy_vs_sparsity(table[table["pruner"].isin(["dense", "wanda"])], chance=chance)
-    }
-    figures |= {
-        "gap": plotting.plot_gap_recovered(table),
-        "tasks": plotting.plot_tasks(table),
-        "pruners": plotting.plot_pruners(table, chance=chance),
-        "parameters": plotting.plot_parameters(table),
-    }
+    first, value = table["pruner"].drop_duplicates().iloc[:2].to_list(), "accuracy" if recipe.tasks else "perplexity"
+    headline = plotting.plot_accuracy_vs_sparsity(
+        table[table["pruner"].isin(first)], value=value, chance=chance, title=f"pruned by {first[-1]}"
+    )
+    figures = {value: headline}
+    if recipe.tasks:
+        figures["gap"] = plotting.plot_gap_recovered(table, pruner=first[-1])
+        figures["pruners"] = plotting.plot_pruners(table, chance=chance)
+        figures["parameters"] = plotting.plot_parameters(table, pruner=first[-1])
+        if plotting.task_columns(table):
+            figures["tasks"] = plotting.plot_tasks(table, pruner=first[-1])
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")

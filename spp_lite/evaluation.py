@@ -43,7 +43,6 @@ def evaluate(
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         raise ValueError(f"lm-eval has no task {', '.join(unknown)}: use {', '.join(TASK_SETS)} or names of its tasks")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         found = simple_evaluate(
@@ -57,6 +56,7 @@ def evaluate(
 def _task_manager(ours_only: bool):
     from lm_eval.tasks import TaskManager
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return TaskManager(include_path=str(embedded("tasks")), include_defaults=not ours_only)
 
 

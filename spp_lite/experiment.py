@@ -150,8 +150,10 @@ def rate_grid(methods: Sequence[str], sparsity: str) -> list[Run]:
 
 
 def choose_rates(table: pd.DataFrame) -> dict[str, float]:
-    """Method → the rate with the highest accuracy in a table of rate_grid() runs, scored on the validation split."""
-    best = table.dropna(subset=["accuracy"]).sort_values("accuracy", kind="stable").groupby("method").tail(1)
+    """Method → the best rate in a table of rate_grid() runs, scored on what the sweep itself does not score: the
+    highest accuracy on a validation split, or the lowest perplexity where no task was scored."""
+    value, ascending = ("accuracy", True) if "accuracy" in table else ("perplexity", False)
+    best = table.dropna(subset=[value]).sort_values(value, kind="stable", ascending=ascending).groupby("method").tail(1)
     return dict(zip(best["method"], best["lr"], strict=True))
 
 

@@ -19,6 +19,9 @@ LOOKS = {  # method: label, colour, marker, dash
     "hira": ("HiRA", "#CC79A7", "P", (0, (5, 1))),
     "masked-full": ("masked full fine-tuning", "#56B4E9", "X", (0, (3, 1, 1, 1))),
     "reconstruct": ("local reconstruction", "#8C6D1F", "*", (0, (1, 1))),
+    "spp+distill": ("SPP, distilled from the dense model", "#004466", "h", "-"),
+    "masked-lora+distill": ("masked LoRA, distilled", "#006633", "d", "--"),
+    "masked-full+distill": ("masked full fine-tuning, distilled", "#2A7FB0", "p", (0, (3, 1, 1, 1))),
 }
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by sample size
@@ -125,9 +128,14 @@ def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
     return _bars(summary, sparsities, 100.0, "accuracy recovered (% of what pruning took)", pruner)
 
 
+def task_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that hold one task's accuracy."""
+    return [name for name in table if name.removeprefix("tiny_").removesuffix("_val") in PAPER]
+
+
 def plot_tasks(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
     """Accuracy per task family at one sparsity, with 95 % intervals over seeds."""
-    tasks = [name for name in table if name.startswith("tiny_")] or [name for name in table if name in PAPER]
+    tasks = task_columns(table)
     here = table[(table["method"] == "dense") | (table["pruner"] == pruner) & (table["sparsity"] == sparsity)]
     parts = [summarise(here.assign(sparsity="0%"), task).assign(sparsity=task.removeprefix("tiny_")) for task in tasks]
     labels = [task.removeprefix("tiny_") for task in tasks]

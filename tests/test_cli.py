@@ -1,5 +1,9 @@
 """The commands, end to end on the embedded model, and what wrong input gets."""
 
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import peft
 import pytest
@@ -37,6 +41,23 @@ def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, spa
     assert main(command.split()) == 0
     assert set(pd.read_csv(out)["metric"]) == {"acc", "acc_norm"}
     assert f"wrote {out}" in capsys.readouterr().out
+
+
+def test_accelerate_trains_one_adapter_with_two_processes(tmp_path):
+    """As on two GPUs: the records are split, one process writes the adapter, and it loads."""
+    pruned, adapter = str(tmp_path / "pruned"), str(tmp_path / "adapter")
+    assert main(f"prune --sparsity 2:4 --method magnitude --out {pruned}".split()) == 0
+    command = (
+        "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
+        f"-m spp_lite.cli finetune --model {pruned} --output_dir {adapter} --max_steps 3 --learning_rate 1e-2 "
+        "--per_device_train_batch_size 2 --report_to none --save_strategy no"
+    )
+    env = {**os.environ, "SPP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command.split()], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("3 steps, training loss") == 1
+    model = peft.PeftModel.from_pretrained(load(pruned)[0], adapter)
+    assert any(bool(tensor.any()) for name, tensor in model.named_parameters() if "spp_beta" in name)
 
 
 def test_demo_writes_table_and_figure(tmp_path, capsys):

@@ -1,14 +1,17 @@
 """The grid: runs are done once, a stopped sweep goes on, tables and figures say what was run."""
 
+import json
+
 import pandas as pd
 import pytest
 
-from spp_lite import Sparsity, load_alpaca, plotting, pruning
+from spp_lite import Sparsity, load, load_alpaca, plotting, pruning
 from spp_lite.baselines import METHODS
+from spp_lite.cli import main
 from spp_lite.cli_runs import GRID, QUICK
 from spp_lite.data import calibration_batches, embedded, read_texts
 from spp_lite.experiment import RATES, Recipe, Run, choose_rates, do_run, grid, rate_grid, sweep
-from spp_lite.models import load_tokenizer, resolve
+from spp_lite.models import load_tokenizer, resolve, save
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,28 @@ def test_the_rate_with_the_best_accuracy_is_chosen_per_method():
     rows = [("spp", 0.1, 0.7), ("spp", 0.01, 0.8), ("lora", 0.1, float("nan")), ("lora", 0.001, 0.5)]
     table = pd.DataFrame(rows, columns=["method", "lr", "accuracy"])
     assert choose_rates(table) == {"spp": 0.01, "lora": 0.001}
+    by_perplexity = table.rename(columns={"accuracy": "perplexity"})
+    assert choose_rates(by_perplexity) == {"spp": 0.1, "lora": 0.001}
+
+
+def test_a_sweep_of_another_model_chooses_rates_on_texts_that_it_does_not_score(tmp_path, monkeypatch):
+    monkeypatch.setattr("spp_lite.experiment.RATES", (1e-2, 3e-2))
+    model, tokenizer = load("tiny")
+    save(model, tokenizer, tmp_path / "other")
+    records = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}."} for i in range(120)]
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    command = (
+        f"sweep --model {tmp_path / 'other'} --data {tmp_path / 'records.json'} --calibration-length 32 "
+        "--calibration-samples 8 --methods none spp --pruners wanda --sparsity 50% 2:4 --seeds 1 --steps 2 --batch-size 2 "
+        f"--tasks tiny_rte --limit 4 --out {tmp_path / 'out'}"
+    )
+    assert main(command.split()) == 0
+    rates = pd.read_csv(tmp_path / "out" / "rates.csv")
+    assert "accuracy" not in rates and rates["perplexity"].notna().all() and len(rates) == 2
+    table = pd.read_csv(tmp_path / "out" / "sweep.csv")
+    best = rates.loc[rates["perplexity"].idxmin(), "lr"]
+    assert set(table.loc[table["method"] == "spp", "lr"]) == {best} and table["accuracy"].notna().all()
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} >= {"accuracy", "parameters"}
 
 
 def test_a_sweep_goes_on_where_it_stopped_and_does_nothing_twice(recipe, tmp_path, monkeypatch):
@@ -94,7 +119,11 @@ def test_figures_draw_every_method_of_the_table():
     table = table_of(rows)
     for figure in (plotting.plot_gap_recovered(table), plotting.plot_tasks(table), plotting.plot_parameters(table)):
         assert "pruned + SPP" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert [axes.get_title() for axes in plotting.plot_pruners(table, chance=0.3).axes] == ["wanda", "magnitude"]
+    panels = plotting.plot_pruners(table, chance=0.3).axes
+    assert [axes.get_title() for axes in panels] == ["50%", "75%", "2:8"]
+    assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["wanda", "magnitude"]
+    ratios, patterns = plotting.plot_accuracy_vs_sparsity(table[table["pruner"] != "magnitude"]).axes
+    assert [tick.get_text() for tick in patterns.get_xticklabels()] == ["2:8"] and len(ratios.containers) == 2
 
 
 @pytest.mark.parametrize("plan", [GRID, QUICK])
@@ -102,3 +131,29 @@ def test_what_the_command_runs_names_methods_pruners_and_patterns(plan):
     for run in (run for part in plan for run in grid(*part, 1, {})):
         assert run.method in (*METHODS, "dense") and run.pruner in (*pruning.METHODS, "dense")
         Sparsity.parse(run.sparsity)
+
+
+@pytest.mark.parametrize("run", [("spp", "wanda", "75%"), ("lora*", "magnitude", "2:8"), ("none", "sparsegpt", "75%")])
+def test_a_committed_cell_is_computed_again_within_its_interval(run):
+    committed = pd.read_csv(embedded("results", "sweep.csv"))
+    cell = committed[(committed[["method", "pruner", "sparsity"]] == run).all(axis=1)]
+    texts = read_texts(embedded("text", "calibration.jsonl"))
+    batches = calibration_batches(texts, load_tokenizer(resolve("tiny")), samples=384, length=128)
+    training = {"max_steps": 80, "batch_size": 16}
+    recipe = Recipe("tiny", load_alpaca("tiny"), batches, training=training, progress=False)
+    found = do_run(recipe, Run(*run, 1, cell["lr"].iloc[0]))["accuracy"]
+    half = plotting.summarise(cell)["half"].iloc[0] * 6**0.5  # of one more run, not of the mean of five
+    assert len(cell) == 5 and abs(found - cell["accuracy"].mean()) <= half
+    assert found == pytest.approx(
+        cell.set_index("seed").loc[1, "accuracy"], abs=0.02
+    )  # other machines round differently
+
+
+def test_an_extra_that_does_not_exist_is_named(recipe):
+    assert "spp+magic: no extra magic" in do_run(recipe, Run("spp+magic", "wanda", "75%", 0, 0.01))["error"]
+
+
+@pytest.mark.parametrize("method", ["spp+distill", "spp+reconstruct+distill"])
+def test_extras_run_and_keep_every_zero(recipe, method):
+    row = do_run(recipe, Run(method, "wanda", "2:4", 0, 0.01))
+    assert not row["error"] and row["zeros_before"] == row["zeros_after"] == 0.5 and row["accuracy"] > 0

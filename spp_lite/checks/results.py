@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ..plotting import T95
 from .common import CheckFailed, answer, compare
-
-T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 
 
 def ex_08a(function: Callable) -> str:
