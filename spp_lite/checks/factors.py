@@ -55,12 +55,12 @@ def _wrong_outputs(x: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: fl
 
 
 class _Toy(nn.Module):
-    """Two blocks of three linears of unlike shapes; an embedding and a head that carry no adapter."""
+    """Two blocks of four linears of unlike shapes; an embedding and a head that carry no adapter."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.head = nn.Embedding(50, 8), nn.Linear(8, 50, bias=False)
-        sizes = {"q": (8, 8), "up": (8, 20), "down": (20, 8)}
+        sizes = {"q": (8, 8), "k": (8, 4), "up": (8, 20), "down": (20, 8)}  # in and out do not balance
         self.layers = nn.ModuleList(
             nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in sizes.items()}) for _ in range(2)
         )

@@ -29,7 +29,7 @@ def plot_factors(weight: Tensor, alpha: Tensor, beta: Tensor, scaling: float, ma
     }  # fmt: skip
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(12, 4.6))
-        axes = figure.add_axes((0.05, 0.29, 0.94, 0.63))
+        axes = figure.add_axes((0.05, 0.29, 0.935, 0.63))
         starts = _side_by_side(axes, parts)
         for border in torch.nonzero(block.diff())[:, 0].tolist():
             axes.plot([starts[1] - 0.5, starts[1] + width - 0.5], [border + 0.5] * 2, color="black", linewidth=1.5)
