@@ -5,8 +5,8 @@
 
 In a source, `# BEGIN SOLUTION … # END SOLUTION` encloses what the reader writes; a markdown cell tagged "solution" is
 filled with the folded solution in the exercise edition and left out of the complete one; code cells tagged "check"
-may fail in the exercise edition. `{{minutes}}`, `{{seconds}}` and `{{badge}}` are filled from budgets.json and
-pyproject.toml.
+may fail in the exercise edition. `{{minutes}}` is counted from the text, and every section's heading gets the
+minute at which it starts; `{{seconds}}` and `{{badge}}` are filled from budgets.json and pyproject.toml.
 """
 
 import hashlib
@@ -23,6 +23,8 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 BUDGETS = HERE / "budgets.json"
+WORDS, LAB = 100, 4  # a minute's reading, where a line of code counts as five words; minutes to play with a lab
+STATED = re.compile(r"\*\*Ex .* · core · .*~(\d+) min")
 BLANK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n(.*?)^[ \t]*# END SOLUTION\n?", re.S | re.M)
 
 
@@ -34,6 +36,7 @@ def sources() -> list[Path]:
 def edition(source: Path, exercises: bool) -> nbformat.NotebookNode:
     """One edition without outputs; the same source always gives the same bytes."""
     notebook = jupytext.read(source, fmt="py:percent")
+    minutes = _wind_clock(notebook.cells)
     cells, solution = [], ""
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
@@ -47,7 +50,7 @@ def edition(source: Path, exercises: bool) -> nbformat.NotebookNode:
             cell.source = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n</details>"
         if exercises and "check" in tags:
             cell.metadata["tags"] = [*tags, "raises-exception"]
-        cell.source = _fill(cell.source, source)
+        cell.source = _fill(cell.source, source, minutes)
         cells.append(cell)
     for number, cell in enumerate(cells):
         cell["id"] = hashlib.sha256(f"{source.stem}/{number}".encode()).hexdigest()[:8]
@@ -60,6 +63,21 @@ def edition(source: Path, exercises: bool) -> nbformat.NotebookNode:
     return notebook
 
 
+def _wind_clock(cells: list) -> int:
+    """Add to every section's heading the minute at which it starts; returns the minutes in all, in steps of five."""
+    clock = 0.0
+    for cell in cells:
+        clock += LAB * ("lab" in cell.metadata.get("tags", []))
+        for line in filter(None, cell.source.split("\n")):
+            if cell.cell_type == "code":
+                clock += 5 / WORDS
+                continue
+            if line.startswith("## "):
+                cell.source = cell.source.replace(line, f"{line} · minute {clock:.0f}")
+            clock += len(line.split()) / WORDS + int((STATED.search(line) or [0, 0])[1])
+    return 5 * round(clock / 5)
+
+
 def _blank(text: str) -> str:
     return BLANK.sub(r"\1...  # your turn\n", text + "\n").rstrip()
 
@@ -68,7 +86,7 @@ def _dedent_solution(text: str) -> str:
     return BLANK.sub(r"\2", text + "\n").rstrip()
 
 
-def _fill(text: str, source: Path) -> str:
+def _fill(text: str, source: Path, minutes: int) -> str:
     budget = json.loads(BUDGETS.read_text())[source.stem[:2]]
     urls = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"].get("urls", {})
     repository = urls.get("Repository", "").removeprefix("https://github.com/")
@@ -76,7 +94,7 @@ def _fill(text: str, source: Path) -> str:
     badge = (
         f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if repository else ""
     )
-    for name, value in {"minutes": budget["minutes"], "seconds": budget["measured"], "badge": badge}.items():
+    for name, value in {"minutes": minutes, "seconds": budget["measured"], "badge": badge}.items():
         text = text.replace(f"{{{{{name}}}}}", str(value))
     return text
 

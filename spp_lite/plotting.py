@@ -173,28 +173,24 @@ def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
         figure = Figure(figsize=(2.6 * len(shared) + 1.5, 5), layout="constrained")
         panels = figure.subplots(1, len(shared), sharey=True, squeeze=False)[0]
         for axes, sparsity in zip(panels, shared, strict=True):
-            cells = summarise(sparse[sparse["sparsity"] == sparsity], by="pruner")
-            for number, method in enumerate(methods):
-                label, colour, marker, _ = LOOKS[method]
-                rows = cells[cells["method"] == method]
-                at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
-                looks = {
-                    "color": colour,
-                    "marker": marker,
-                    "linestyle": "",
-                    "capsize": 3,
-                    "markersize": 8,
-                    "label": label,
-                }
-                axes.errorbar(at, 100 * rows["mean"], 100 * rows["half"], **looks)
+            _draw_pruners(axes, summarise(sparse[sparse["sparsity"] == sparsity], by="pruner"), methods, pruners)
             if chance is not None:
                 axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
-            axes.set_xticks(range(len(pruners)), pruners, rotation=30)
             axes.set_title(sparsity)
         panels[0].set_ylabel("average zero-shot accuracy (%)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, fontsize=12, ncols=3, frameon=False, loc="outside lower center")
     return figure
+
+
+def _draw_pruners(axes, cells: pd.DataFrame, methods: list[str], pruners: list[str]) -> None:
+    for number, method in enumerate(methods):
+        label, colour, marker, _ = LOOKS[method]
+        rows = cells[cells["method"] == method]
+        at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
+        looks = {"color": colour, "marker": marker, "linestyle": "", "capsize": 3, "markersize": 8, "label": label}
+        axes.errorbar(at, 100 * rows["mean"], 100 * rows["half"], **looks)
+    axes.set_xticks(range(len(pruners)), pruners, rotation=30)
 
 
 def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:

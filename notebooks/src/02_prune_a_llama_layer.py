@@ -146,8 +146,9 @@ for name, keep in keeps.items():
 # %%
 from spp_lite.labs.layer import plot_kept
 
-show(plot_kept(norm, keeps), alt="Weights kept against input size: magnitude level, Wanda rising to nearly all.")
+show(plot_kept(norm, keeps), alt="Weights kept against input size: magnitude nearly level, Wanda rising to nearly all.")
 assert kept["wanda"] > kept["magnitude"] + 0.3 or not TINY
+assert weight[:, outliers].abs().mean() > weight.abs().mean() or not TINY  # large inputs meet larger weights
 assert (keeps["wanda"].sum(dim=1) == keeps["wanda"][0].sum()).all()  # every row keeps the same number
 
 # %% [markdown]
@@ -209,7 +210,8 @@ errors.map("{:.1%}".format)
 # %%
 for linear in ("down_proj", "q_proj"):
     assert (errors.loc[(linear, "wanda")] < errors.loc[(linear, "magnitude")]).all() or not TINY  # the score helps
-q = errors.loc["q_proj"]
+q, row_sizes = errors.loc["q_proj"], weights[QUERY].norm(dim=1)
+assert row_sizes.max() > 2 * row_sizes.min() or not TINY  # rows differ in size
 assert q.loc["wanda", "each row"] > 1.2 * q.loc["magnitude", "whole matrix"] or not TINY  # rows cost more than it gains
 
 # %% [markdown]
@@ -392,7 +394,8 @@ assert differ <= (0 if TINY else weight.numel() // 1000)  # in a large weight, r
 # %% [markdown]
 # **Stretch · difficulty ●●● · ~20 min.** Rows or whole matrix? Prune every linear of a fresh model to 75 % by Wanda's
 # score, once per row, once over the matrix (take all norms from the dense model), and compare
-# `perplexity(model, tokenizer, default_texts("validation"))`. Does the lower layer error make the better model?
+# `evaluate(model, tokenizer)`. Does the lower layer error make the better model? Repeat with other calibration texts
+# (`seed=1`, `seed=2`) before you answer.
 #
 # ## 8 · Read an error message
 #
@@ -409,7 +412,8 @@ prune(copy.deepcopy(model), [], "75%", method="wanda", progress=False)
 # 2. A hook sees a layer's inputs: register, run, remove.
 # 3. Wanda scores |W| · ‖x‖ and compares within each row; it needs a few texts and no gradient.
 # 4. SparseGPT also changes the survivors: left to right, each column's error goes to the columns on its right.
-# 5. Where inputs have outliers, both beat magnitude by far; where they are alike, the comparison group can matter more.
+# 5. Where inputs have outliers, both leave far less output error than magnitude; where they are alike, the comparison
+#    group can matter more than the score.
 #
 # ## Quiz
 #

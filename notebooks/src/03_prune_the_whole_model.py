@@ -132,7 +132,7 @@ show(
     plot_drift(errors, drift),
     alt="The blocks' outputs drift from the dense model's while the linears' errors stay flat.",
 )
-assert drift[-1] > drift[0] and drift[-1] > 3 * errors.iloc[-1] or not TINY
+assert (drift[-1] > drift[0] and drift[-1] > 3 * errors.iloc[-1]) or not TINY
 
 # %% [markdown]
 # **What you should see:** a linear in the last block errs about as much as one in the first, given its inputs. But the

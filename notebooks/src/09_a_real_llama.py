@@ -5,8 +5,8 @@
 # Everything so far ran on a tiny model. Here you learn what changes when the model is SmolLM2, TinyLlama or LLaMA-2-7B:
 # memory, time, the commands, the traps.
 #
-# > **Goals** – know the switches and run the four commands; count what SPP trains on a model you have not loaded (Ex
-# > 09a) and the memory that takes (Ex 09b); read published perplexities; know the traps.
+# > **Goals** – know the switches and run the four commands; count what SPP trains on a model you have not loaded
+# > (Ex 09a) and the memory that takes (Ex 09b); read published perplexities; know the traps.
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebooks 03, 05 and 07: pruning a model, the factors, merging.
 # > **Tiny** – what runs here. **Real** – the commands, the shapes, the counts. **Not done here** – a run of a 7B model: no
@@ -123,9 +123,8 @@ assert counts["spp"] < counts["lora"] and parts["weights"] > sum(parts.values())
 # ## 3 · The authors' settings
 #
 # The SPP authors' code uses $s = 2$, $r = 16$, dropout 0.05, AdamW with weight decay, 128 records a step, three epochs,
-# 512 tokens a record, and counts the prompt in the loss. The learning rate depends on the size: 4e-3 for 7B and 30B,
-# 2e-3 for 13B, 5e-4 for 65B and 70B. Beside our own options, `finetune` takes every field of transformers'
-# `TrainingArguments`.
+# 512 tokens a record, and counts the prompt in the loss. The learning rate: 4e-3 for 7B and 30B, 2e-3 for 13B, 5e-4
+# for 65B and 70B. `finetune` also takes every field of transformers' `TrainingArguments`.
 #
 # **Predict:** with 8 records at a time on each of 4 GPUs, how many times must a step accumulate gradients?
 
@@ -188,20 +187,21 @@ assert (table.loc["50%"] < table.loc["4:8"]).all(None) and (table.loc["4:8"] < t
 assert (table.xs("wanda", level=1) < table.xs("magnitude", level=1)).all(None)
 
 # %% [markdown]
-# The same measure on our model and text:
+# The same measure on our model and text, in windows of three lengths:
 
 # %%
 from spp_lite import load, perplexity
 from spp_lite.data import default_texts
 
+model, tokenizer = load("tiny")
 text = default_texts("validation", model="tiny")
-found = {name: perplexity(*load(name), text) for name in ("tiny", folder / "pruned")}
-print(" → ".join(f"{value:.3f}" for value in found.values()), "(dense → 2:4 by Wanda)")
-assert found["tiny"] < found[folder / "pruned"]
+found = {length: perplexity(model, tokenizer, text, length=length) for length in (32, 128, 512)}
+print({length: f"{value:.0f}" for length, value in found.items()})
+assert found[512] > 2 * found[32]  # it never read a long text
 
 # %% [markdown]
-# **What you should see:** the freer the pattern, the lower the perplexity, for every method and size. First make your
-# pruned model land near such numbers; only then fine-tune it.
+# **What you should see:** the freer the pattern, the lower the perplexity, for every method and size. Our model's number
+# depends on the window more than on anything else: it learned short answers, so accuracy is its yardstick. First make your pruned LLaMA land near the published numbers; only then fine-tune it.
 #
 # ## 5 · Traps
 #
@@ -218,7 +218,7 @@ weight = AutoModelForCausalLM.from_pretrained(folder / "pruned").model.layers[0]
 largest = weight.abs().max()
 grids = {
     "min to max, 16 levels": torch.linspace(weight.min(), weight.max(), 16),
-    "symmetric, 15 levels": torch.linspace(-1, 1, 15) * largest,
+    "symmetric, 15 levels": torch.arange(-7, 8) / 7 * largest,
 }
 for name, levels in grids.items():
     rounded = levels[(weight[..., None] - levels).abs().argmin(-1)]

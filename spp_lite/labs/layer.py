@@ -1,5 +1,7 @@
 """Notebook 02: inputs of one linear, what three criteria keep of it, and the error that they leave. No model in here."""
 
+from functools import cache
+
 import matplotlib as mpl
 import pandas as pd
 import torch
@@ -100,12 +102,21 @@ class OutlierLab(Lab):
         self.inputs = own + 0.6 * shared @ torch.randn(8, 64, generator=draw)  # inputs vary together, as in a model
         self.inputs /= self.inputs.square().mean(0).sqrt()
         self.inputs_at = {size: self._scaled(size) for size in self.sizes}
+        self.outcome = cache(self._outcome)  # computed once a state
         super().__init__()
 
     def _scaled(self, size: float) -> Tensor:
         scale = torch.ones(64)
         scale[list(self.outliers)] = float(size)
         return self.inputs * scale
+
+    def _outcome(self, size: float, ratio: float) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+        """Sizes of the inputs; by criterion the share kept of each input's weights, and the output error."""
+        rows, new_rows = self.inputs_at[size].split(512)  # the criteria see the first half, errors come from the second
+        pruned = {name: prune_by(name, self.weight, rows, ratio) for name in CRITERIA}
+        shares = {name: (new != 0).float().mean(0) for name, new in pruned.items()}
+        errors = {name: output_error(self.weight, new, new_rows) for name, new in pruned.items()}
+        return rows.square().mean(0).sqrt(), shares, errors
 
     def controls(self):
         return {
@@ -115,13 +126,11 @@ class OutlierLab(Lab):
         }
 
     def render(self, size, ratio, criterion):
-        rows, new_rows = self.inputs_at[size].split(512)  # the criteria see the first half, errors come from the second
-        pruned = {name: prune_by(name, self.weight, rows, ratio) for name in CRITERIA}
-        errors = {name: output_error(self.weight, new, new_rows) for name, new in pruned.items()}
-        kept = (pruned[criterion] != 0).float().mean(0)
+        norm, shares, errors = self.outcome(size, ratio)
+        kept = shares[criterion]
         is_outlier = torch.zeros(64, dtype=torch.bool)
         is_outlier[list(self.outliers)] = True
-        figure = _three_panels(rows.square().mean(0).sqrt(), kept, is_outlier, errors, criterion)
+        figure = _three_panels(norm, kept, is_outlier, errors, criterion)
         told = ", ".join(f"{name} {error:.1%}" for name, error in errors.items())
         return figure, (
             f"Outliers {size} ×, {ratio:.0%} zeros: {criterion} keeps {kept[is_outlier].mean():.0%} of the outliers' "
@@ -163,7 +172,7 @@ def _by_input(axes: Axes, values: Tensor, is_outlier: Tensor, label: str, title:
     groups = ((~is_outlier, "#999999", "o", "other inputs"), (is_outlier, "#CC79A7", "D", "outliers"))
     for here, colour, marker, name in groups:
         axes.plot(at[here], values[here], color=colour, marker=marker, linestyle="", markersize=7, label=name)
-    axes.set_xticks([0, 20, 40, 60])
+    axes.set_xticks([0, 30, 60])
     axes.set_xlabel("input")
     axes.set_ylabel(label)
     axes.set_title(title, fontsize=13)

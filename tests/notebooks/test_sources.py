@@ -24,9 +24,10 @@ def prose(source):
 
 
 def story(source):
-    """The prose that every reader reads between cells: without the box, what is folded, and the quiz."""
+    """The prose that every reader reads between cells: without the box, what is folded, the quiz and the clock;
+    a fenced command is no prose."""
     text = prose(source).split("\n## ", 1)[1].split("## Recap")[0]
-    return re.sub(r"<details>.*?</details>|<[^>]+>", " ", text, flags=re.S)
+    return re.sub(r"<details>.*?</details>|```.*?```|<[^>]+>| · minute \d+", " ", text, flags=re.S)
 
 
 def lines(cell):
