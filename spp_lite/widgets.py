@@ -92,13 +92,23 @@ class Lab:
         print(text)
 
     def selftest(self) -> None:
-        """Drive every control through its first, middle and last value in all combinations; raise what went wrong."""
+        """Drive the controls through first, middle and last values and raise what went wrong: all combinations of up to
+        three controls; of more, each control on its own while the others stand first, in the middle or last."""
         before, names = self.state, list(self.inputs)
         stops = []
         for control in self.inputs.values():
             values = [option[1] if isinstance(option, tuple) else option for option in control.options]
-            stops.append(list(dict.fromkeys([values[0], values[len(values) // 2], values[-1]])))
-        for values in itertools.chain(itertools.product(*stops), [tuple(before.values())]):
+            stops.append([values[0], values[len(values) // 2], values[-1]])
+        if len(stops) <= 3:
+            states = itertools.product(*stops)
+        else:
+            states = (
+                (*others[:i], value, *others[i + 1 :])
+                for others in zip(*stops, strict=True)
+                for i, values in enumerate(stops)
+                for value in values
+            )
+        for values in [*dict.fromkeys(states), tuple(before.values())]:
             for name, value in zip(names, values, strict=True):
                 self.inputs[name].value = value
         if self.errors:

@@ -45,6 +45,20 @@ def test_selftest_returns_to_the_present_state():
     assert lab.state == {"n": 2, "kind": "a"}
 
 
+def test_a_lab_of_many_controls_is_driven_through_every_value_in_few_moves():
+    class Many(Squares):
+        def controls(self):
+            return {name: slider(name, [1, 2, 3]) for name in "abcde"}
+
+        def render(self, **state):
+            seen.add(tuple(state.values()))
+            return Figure(figsize=(1, 1)), "fine"
+
+    seen: set = set()
+    Many().selftest()
+    assert {(1, 1, 1, 1, 1), (3, 3, 3, 3, 3), (1, 1, 3, 1, 1), (3, 1, 3, 3, 3)} <= seen and len(seen) < 100
+
+
 def test_sliders_wait_for_the_hand_to_let_go():
     assert slider("x", [1, 2]).continuous_update is False
     assert isinstance(slider("x", [1, 2], value=2), ipywidgets.SelectionSlider)

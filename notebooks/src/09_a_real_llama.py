@@ -201,7 +201,7 @@ assert found[512] > 2 * found[32]  # it never read a long text
 
 # %% [markdown]
 # **What you should see:** the freer the pattern, the lower the perplexity, for every method and size. Our model's number
-# depends on the window more than on anything else: it learned short answers, so accuracy is its yardstick. First make your pruned LLaMA land near the published numbers; only then fine-tune it.
+# depends on the window more than on anything else: it learned short answers, so accuracy is its yardstick. First make your pruned LLaMA land near the published numbers; then fine-tune.
 #
 # ## 5 · Traps
 #
