@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import statistics
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,22 @@ def llama(real_data, tmp_path_factory):
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def drive():
+    """A function that takes a lab through its states; a move must cost little of the processor's time."""
+
+    def through(lab):
+        lab.selftest()
+        times = []
+        for _ in range(5):
+            start = time.thread_time()
+            lab.render(**lab.state)
+            times.append(time.thread_time() - start)
+        assert statistics.median(times) < 0.3  # twice the goal: machines differ
+
+    return through
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,6 @@
 """The lab of notebook 01 says what is true of the mask, in every state, quickly."""
 
 import re
-import statistics
-import time
 
 import pytest
 import torch
@@ -65,13 +63,5 @@ def test_a_large_weight_is_cut_and_a_small_one_works():
     MaskLab(torch.randn(8, 8).bfloat16()).selftest()
 
 
-def test_every_state_works_and_a_move_is_quick(lab):
-    start = time.perf_counter()
-    lab.selftest()
-    assert time.perf_counter() - start < 10
-    times = []
-    for view in ("mask", "histogram", "error") * 2:
-        start = time.perf_counter()
-        lab.render(ratio=0.5, pattern="n:8", view=view)
-        times.append(time.perf_counter() - start)
-    assert statistics.median(times) < 0.5
+def test_every_state_works_and_a_move_is_quick(lab, drive):
+    drive(lab)

@@ -1,8 +1,5 @@
 """The calculator counts what a model on the meta device counts and what autograd keeps, and reads it out."""
 
-import statistics
-import time
-
 import pytest
 import torch
 from peft import get_peft_model
@@ -77,12 +74,5 @@ def test_the_read_out_and_the_answers_to_the_labs_questions():
     assert grown == ["factors, gradients, Adam"] and 14 < wide[grown[0]] / narrow[grown[0]] < 16
 
 
-def test_every_state_works_and_a_move_is_quick():
-    lab = CalculatorLab()
-    lab.selftest()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        lab.render(**lab.state)
-        times.append(time.perf_counter() - start)
-    assert statistics.median(times) < 0.5
+def test_every_state_works_and_a_move_is_quick(drive):
+    drive(CalculatorLab())

@@ -269,11 +269,12 @@ clear = lead.index[lead["mean"] > lead["half"]]
 print("masked LoRA clearly above LoRA* at", ", ".join(clear))
 assert {"70%", "75%", "80%", "90%", "2:8"} <= set(clear)
 assert not set(clear) & {"50%", "60%", "2:4", "4:8"}
+assert table.loc[("lora", "50%"), "mean"] < -table.loc[("lora", "50%"), "half"]
 assert not (table.loc["lora", "mean"] > table.loc["masked-lora", "mean"]).any()
 
 # %% [markdown]
-# **What you should see:** at half zeros, re-masking costs nothing that these runs can show. From 70 % on, masked LoRA is
-# clearly ahead.
+# **What you should see:** at half zeros, re-masking costs nothing: dense LoRA even lies below LoRA\*, and pruning had left
+# little to repair. From 70 % on, masked LoRA is clearly ahead.
 #
 # A surprise, too: merged *dense* LoRA is on average no better than masked LoRA, though it may use every entry. Do not
 # conclude that masks help. Both use the best of a few rates; the next larger rate breaks LoRA more, and at its best rate its

@@ -188,8 +188,8 @@ assert in_half[0, 0].isnan() and in_half[0, 1].isinf()
 assert in_float[0, 0] == 0 and in_float.isfinite().all() and in_float.dtype == torch.float16
 
 # %% [markdown]
-# Such factors are rare. Rounding is not: float16 keeps about three decimal digits, so $1 + s\,\alpha\beta$ loses what is
-# fine in the factors. Here is the layer trained above:
+# Such factors are rare. Rounding is not: float16 keeps about three decimal digits, and every step of
+# $W \odot (1 + s\,R(\alpha)\beta)$ rounds again. Here is the layer trained above:
 
 # %%
 trained = layer.spp_alpha["default"].detach(), layer.spp_beta["default"].detach()
@@ -233,10 +233,10 @@ size, kept = sum(w.numel() for w in linears), sum(int((w != 0).sum()) for w in l
 starts = sum(4 * (w.shape[0] + 1) for w in linears)
 rows = []
 for number, b in (("float32", 4), ("float16", 2)):
-    rows.append((number, b * size, kept * (b + 4) + starts, size // 2 * b + size // 2 * 2 / 8))
-bits = pd.DataFrame(rows, columns=["numbers", "dense", "CSR", "2:4"]).set_index("numbers")
-assert (bits["CSR"] >= bits["dense"]).all() and (bits["2:4"] < bits["dense"]).all()
-bits.div(bits["dense"], axis=0).map("{:.0%}".format)  # of the dense linears
+    rows.append((number, b * size, kept * (b + 4) + starts, size / 2 * (b + 2 / 8)))  # bytes
+stored = pd.DataFrame(rows, columns=["numbers", "dense", "CSR", "2:4"]).set_index("numbers")
+assert (stored["CSR"] >= stored["dense"]).all() and (stored["2:4"] < stored["dense"]).all()
+stored.div(stored["dense"], axis=0).map("{:.0%}".format)  # of the dense linears
 
 # %%
 dense_file = save(pruned, None, folder / "pruned") / "model.safetensors"
@@ -308,7 +308,7 @@ else:
 #
 # **Predict:** which single check would you keep, if you could keep only one? **Try** the menus (mouse, or Tab and the
 # arrow keys): each corruption, in one layer of your merged model. The picture shows the corner of its weight, the lines
-# part the groups of four. **Explain:** why does `merge` need all four?
+# part the groups of four. **Explain:** would two checks catch all that the four catch?
 
 # %% tags=["lab"]
 from spp_lite.labs.merging import CorruptionLab
@@ -327,8 +327,8 @@ lab.static(corruption="two rows swapped")
 lab.static(corruption="kept weights 1 % too large")
 
 # %% [markdown]
-# **Explain.** (1) Which corruptions does only the logits check catch? (2) Which one do the logits let pass although a
-# zero is lost, and why must it be refused all the same?
+# **Explain.** (1) Which corruptions does only the logits check catch, and which one do the logits let pass although a
+# zero is lost? (2) Which two checks together catch all that any check catches?
 
 # %% [markdown]
 # The answers, once you have yours: the first layer's whole table.
@@ -343,7 +343,14 @@ verdicts = pd.DataFrame(rows).T
 assert (verdicts.loc["nothing"] == "pass").all()
 assert list(verdicts.loc["kept weights 1 % too large"]) == ["pass", "pass", "pass", "FAIL"] or not TINY
 assert list(verdicts.loc["one zero filled, with a tiny number"]) == ["FAIL", "FAIL", "pass", "pass"]
+failed = verdicts == "FAIL"
+assert (failed.any(axis=1) == (failed["zeros"] | failed["logits"])).all()
 verdicts.rename_axis("what goes wrong")
+
+# %% [markdown]
+# **What you should see:** zeros and logits together catch all that any check catches, and neither would do alone. Pattern
+# and finite catch no more, but they say *what* is broken, and they need no forward pass. Look at the last line: what
+# does rounding to float16 do to the four?
 
 # %% [markdown]
 # ## 7 · Your turn
@@ -425,7 +432,8 @@ for corruption in ("nothing", "two rows swapped", "one zero filled"):
 #
 # ## 8 · Read an error message
 #
-# An adapter belongs to one pruned model. On another base it would run, and answer nonsense. This cell fails on purpose:
+# An adapter belongs to one pruned model. On another base it would run all the same, over zeros that it was
+# not trained for. This cell fails on purpose:
 # what does the library compare, and what is the way out?
 
 # %% tags=["raises-exception"]
@@ -438,8 +446,8 @@ PeftModel.from_pretrained(other, folder / "adapter")
 #
 # 1. An SPP adapter is a small safetensors file with the fingerprint of the mask that it belongs to.
 # 2. Merging stores the very tensor that the forward pass used; un-merging restores W bit for bit.
-# 3. Zeros, pattern, finite, logits: each check catches a bad merge that others let pass.
-# 4. Merge in float32 and cast once: in float16 0 · inf is NaN, and small updates drown.
+# 3. The zeros check and the logits check each catch bad merges that the other lets pass.
+# 4. Merge in float32 and cast once: in float16 0 · inf is NaN, and every step rounds.
 # 5. Zeros pay only in a format that skips them: CSR when most weights are zero, 2:4 on a GPU that has units for it.
 #
 # ## Quiz

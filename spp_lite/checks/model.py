@@ -7,7 +7,7 @@ import pandas as pd
 from .common import CheckFailed, answer, compare
 
 BUDGETS = [  # sizes, given, target
-    ({"q": 16, "k": 8, "up": 48, "down": 48}, {"q": 0.5, "k": 0.25}, 0.7),
+    ({"q": 16, "k": 8, "gate": 48, "up": 48, "down": 48}, {"q": 0.5, "k": 0.25}, 0.7),
     ({"a": 1000, "b": 3000}, {"b": 0.4}, 0.5),
     ({"a": 10, "b": 20, "c": 70}, {}, 0.6),
 ]
@@ -21,14 +21,12 @@ def ex_03a(function: Callable) -> str:
         left, others = total - fixed, len(sizes) - len(given)
         right = (target * total - spent) / left
         flat = (target * len(sizes) - sum(given.values())) / others
-        mean = sum(given.values()) / len(given) if given else target
         reasons = [
             (flat, "layers differ in size: count weights, not layers"),
             (
                 target,
                 "the layers with a given ratio have fewer zeros than the target: the others must make up for that",
             ),
-            (2 * target - mean, "the two parts differ in size: count the zeros that are missing, then divide"),
             (target * total - spent, "that is the number of zeros still to find; divide by the weights that are left"),
             ((target * total - spent) / total, "divide by the weights of the other layers, not by all"),
             (target * total / left, "the given layers bring zeros too: take them off first"),

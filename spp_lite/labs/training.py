@@ -24,7 +24,7 @@ from ..widgets import Lab, slider
 RATES = (1e-3, 4e-3, 1.2e-2, 5e-2, 1.5e-1, 5e-1)  # one look for each in all figures of the notebook
 CURVES = dict(
     zip(
-        RATES, [LOOKS[name][1:] for name in ("hira", "lora*", "masked-lora", "spp", "none", "masked-full")], strict=True
+        RATES, [LOOKS[name][1:] for name in ("hira", "lora*", "masked-lora", "spp", "none", "reconstruct")], strict=True
     )
 )
 HIDDEN, LEARNED = {"facecolor": "#E6E6E6", "edgecolor": "none"}, {"facecolor": "#A6D3F0", "edgecolor": "#0072B2"}

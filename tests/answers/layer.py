@@ -1,10 +1,8 @@
 """The checks of notebook 02 accept right variants and say what is wrong with plausible wrong ones."""
 
-import pytest
 import torch
 
 from spp_lite.calibration import InputStatistics
-from spp_lite.checks import CheckFailed
 from spp_lite.checks.layer import ex_02a, ex_02b
 from spp_lite.criteria import wanda_scores
 from spp_lite.sparsity import Sparsity
@@ -135,14 +133,3 @@ WRONG = [
     (ex_02b, lambda w, n, ratio: w.abs() * n, "those are the scores"),
     (ex_02b, lambda w, n, ratio: by_loop(w, n, ratio)[0], "shape"),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(function)

@@ -1,10 +1,8 @@
 """The checks of notebook 09 accept right variants and say what is wrong with plausible wrong ones."""
 
 import numpy as np
-import pytest
 import torch
 
-from spp_lite.checks import CheckFailed
 from spp_lite.checks.real import ex_09a, ex_09b
 
 RIGHT = [
@@ -30,14 +28,3 @@ WRONG = [
     (ex_09b, lambda f, t: 2 * (f + t), "float32"),
     (ex_09b, lambda f, t: (2 * f + 16 * t) / 2**30, "not GiB"),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(function)

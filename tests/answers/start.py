@@ -1,11 +1,10 @@
 """Each check accepts right variants and rejects plausible wrong answers, saying why."""
 
 import numpy as np
-import pytest
 import torch
 
 from spp_lite.calibration import block_linears
-from spp_lite.checks import CheckFailed, ex_00a, ex_00b
+from spp_lite.checks import ex_00a, ex_00b
 
 
 def weights(model):
@@ -42,14 +41,3 @@ WRONG = [
     (ex_00b, lambda d, p, r: 100 * (r - p) / (d - p), "not a percentage"),
     (ex_00b, lambda d, p, r: max(0, (r - p) / (d - p)), "retraining can also hurt"),
 ]
-
-
-@pytest.mark.parametrize("check, answer", RIGHT)
-def test_right_variants_pass(check, answer):
-    assert check(answer).endswith("right.")
-
-
-@pytest.mark.parametrize("check, answer, message", WRONG)
-def test_wrong_answers_are_told_why(check, answer, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(answer)

@@ -1,11 +1,10 @@
 """The checks of notebook 05 accept right variants and say what is wrong with plausible wrong ones."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 
 from spp_lite.calibration import block_linears
-from spp_lite.checks import CheckFailed, ex_05a, ex_05b, ex_05c
+from spp_lite.checks import ex_05a, ex_05b, ex_05c
 from spp_lite.kernels import spp_linear
 
 
@@ -105,14 +104,3 @@ WRONG = [
     (ex_05c, lambda b, r, s: (1 + s * b)[:, None] * hot(b, r), "leave the 1 out of B"),
     (ex_05c, lambda b, r, s: s * b, "a tensor of shape"),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(function)

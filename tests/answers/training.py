@@ -1,9 +1,8 @@
 """The checks of notebook 06 accept right variants and say what is wrong with plausible wrong ones."""
 
-import pytest
 import torch
 
-from spp_lite.checks import CheckFailed, ex_06a, ex_06b, ex_06c
+from spp_lite.checks import ex_06a, ex_06b, ex_06c
 from spp_lite.data import PROMPT, PROMPT_WITH_INPUT, prompt
 
 
@@ -87,14 +86,3 @@ WRONG = [
     (ex_06c, lambda alpha, lr, s: 100 * lr * s * alpha.abs(), "not a percentage"),
     (ex_06c, lambda alpha, lr, s: lr * s * alpha.abs().T, "shape"),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(function)

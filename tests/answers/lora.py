@@ -1,10 +1,9 @@
 """The checks of notebook 04 accept right variants and say what is wrong with plausible wrong ones."""
 
 import numpy as np
-import pytest
 import torch
 
-from spp_lite.checks import CheckFailed, ex_04a, ex_04b
+from spp_lite.checks import ex_04a, ex_04b
 
 
 def filled(weight, update):
@@ -63,14 +62,3 @@ WRONG = [
     (ex_04b, lambda w, a, b, s: a @ b, "stopped with RuntimeError"),
     (ex_04b, lambda w, a, b, s: w.ne_(0) * (s * b @ a), "changes the tensors"),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(function)

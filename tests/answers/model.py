@@ -1,9 +1,8 @@
 """The checks of notebook 03 accept right variants and say what is wrong with plausible wrong ones."""
 
-import pytest
 import torch
 
-from spp_lite.checks import CheckFailed
+from spp_lite.allocation import budget
 from spp_lite.checks.model import ex_03a, ex_03b
 
 
@@ -30,7 +29,12 @@ def per_zero(scan):
     return scan["damage"] / scan["zeros"]
 
 
+def library(sizes, given, target):
+    return next(ratio for name, ratio in budget(given, sizes, target).items() if name not in given)
+
+
 RIGHT = [
+    (ex_03a, library),
     (ex_03a, in_a_loop),
     (ex_03a, lambda s, g, t: torch.tensor((t * sum(s.values()) - spent(s, g)) / left(s, g))),
     (ex_03a, lambda s, g, t: t + sum((t - g[name]) * s[name] for name in g) / left(s, g)),
@@ -51,7 +55,6 @@ WRONG = [
     (ex_03a, lambda s, g, t: (t * left(s, g) - spent(s, g)) / left(s, g), "holds for all weights"),
     (ex_03a, lambda s, g, t: 1 - in_a_loop(s, g, t), "weights that stay"),
     (ex_03a, lambda s, g, t: 100 * in_a_loop(s, g, t), "not a percentage"),
-    (ex_03a, lambda s, g, t: 2 * t - sum(g.values()) / len(g), "two parts differ in size"),
     (ex_03b, lambda scan: None, "still blank"),
     (ex_03b, lambda scan: scan.sort_values("damage", ascending=False)["kind"].tolist(), "because it is large"),
     (ex_03b, lambda scan: scan.loc[per_zero(scan).sort_values().index, "kind"].tolist(), "upside down"),
@@ -69,23 +72,3 @@ WRONG = [
         "do not multiply",
     ),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    with pytest.raises(CheckFailed, match=message):
-        check(function)
-
-
-def test_the_checks_agree_with_the_library():
-    from spp_lite.allocation import budget
-
-    def library(sizes, given, target):
-        return next(ratio for name, ratio in budget(given, sizes, target).items() if name not in given)
-
-    assert ex_03a(library).endswith("right.")

@@ -1,11 +1,10 @@
 """The checks of notebook 01 accept every right mask and say what is wrong with plausible wrong ones."""
 
 import numpy as np
-import pytest
 import torch
 
 from spp_lite import Sparsity
-from spp_lite.checks import CheckFailed, ex_01a, ex_01b
+from spp_lite.checks import ex_01a, ex_01b
 
 
 def by_sort(weight, ratio, *, flip=False, extra=0):
@@ -101,15 +100,3 @@ WRONG = [
     (ex_01b, lambda s, n, m: right_b(torch.rand(s.shape), n, m), "not the highest scores"),
     (ex_01b, lambda s, n, m: torch.ones_like(s), "keeps 4 of 4; exactly 1"),
 ]
-
-
-@pytest.mark.parametrize("check, function", RIGHT)
-def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
-
-
-@pytest.mark.parametrize("check, function, message", WRONG)
-def test_wrong_answers_are_told_why(check, function, message):
-    torch.manual_seed(0)
-    with pytest.raises(CheckFailed, match=message):
-        check(function)
