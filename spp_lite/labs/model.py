@@ -17,7 +17,8 @@ from ..widgets import Lab, slider
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GROUPS = {"attention": KINDS[:4], "gate, up": KINDS[4:6], "down": KINDS[6:]}
 BLACK = LOOKS["dense"][1]
-LINES = [look[1:] for name, look in LOOKS.items() if name not in ("dense", "lora")]  # colour, marker, dash
+NAMES = ("spp", "lora*", "masked-lora", "hira", "masked-full", "reconstruct", "none")  # six dashes come first
+LINES = [LOOKS[name][1:] for name in NAMES]  # colour, marker, dash
 DAMAGE = "damage (nats per token)"
 
 
@@ -51,10 +52,13 @@ def plot_methods(table: pd.DataFrame, dense: Mapping[str, float]) -> Figure:
             for (colour, marker, dash), (method, rows) in zip(LINES, table.groupby("method", sort=False), strict=False):
                 looks = {"color": colour, "marker": marker, "linestyle": dash, "label": method}
                 axes.plot(100 * rows["ratio"], scale * rows[name], **looks)
+            axes.set_xticks(sorted(100 * table["ratio"].unique()))
             axes.set_xlabel("zeros (%)")
             axes.set_ylabel(label)
         figure.axes[1].set_yscale("log")
-        figure.axes[1].yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        figure.axes[1].yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        figure.axes[1].yaxis.set_major_formatter("{x:g}")
+        figure.axes[1].yaxis.set_minor_locator(mpl.ticker.NullLocator())
         handles = figure.axes[0].get_legend_handles_labels()
         figure.legend(*handles, fontsize=12, ncols=4, frameon=False, loc="outside lower center")
     return figure
@@ -84,13 +88,15 @@ def plot_scan(scan: pd.DataFrame, ratio: float) -> Figure:
 
 def plot_allocations(table: pd.DataFrame) -> Figure:
     """Damage and accuracy of several ways to spend one budget; table: allocation, damage, accuracy."""
-    panels = {"damage": (1, DAMAGE), "accuracy": (100, "accuracy (%)")}
+    panels = {"damage": (1, DAMAGE, "%.2f"), "accuracy": (100, "accuracy (%)", "%.0f")}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
-        for axes, (name, (scale, label)) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
+        for axes, (name, (scale, label, digits)) in zip(
+            figure.subplots(1, 2, sharey=True), panels.items(), strict=True
+        ):
             for (colour, _, _), row in zip(LINES, table.to_dict("records"), strict=False):
                 bar = axes.barh(row["allocation"], scale * row[name], color=colour, edgecolor=BLACK)
-                axes.bar_label(bar, fmt="%.3g", padding=4)
+                axes.bar_label(bar, fmt=digits, padding=4)
             axes.margins(x=0.15)
             axes.grid(axis="y", visible=False)
             axes.set_xlabel(label)
@@ -122,9 +128,7 @@ class BudgetLab(Lab):
         sizes = (scan["zeros"] / scan["ratio"]).groupby(scan["kind"]).mean()
         self.sizes = {kind: float(sizes[kind] / sizes.sum()) for kind in KINDS}  # shares of all weights
         worst = predicted(scan, dict.fromkeys(KINDS, max(self.stops)))
-        self.top = 1.15 * max(
-            sum(worst[kind] for kind in kinds) for kinds in GROUPS.values()
-        )  # one scale for all states
+        self.top = 1.15 * max(sum(worst[kind] for kind in kinds) for kinds in GROUPS.values())  # of all states
         super().__init__()
 
     def controls(self):

@@ -98,3 +98,14 @@ def test_the_folded_solution_filled_in_is_the_complete_edition(source):
     ]
     code = [cell.source for cell in cells(source, "code")]
     assert all(solution in code for solution in solutions)
+
+
+def test_the_syllabi_add_up_and_leave_room_for_breaks():
+    minutes = {
+        source.stem[:2]: int(re.search(r"about (\d+) minutes to work through", prose(source))[1]) for source in SOURCES
+    }
+    text = (build.HERE.parent / "workshop" / "README.md").read_text()
+    rows = re.findall(r"^\| (\d) \| ([\d ]+) \| (\d+) \|", text, re.M)
+    assert len(rows) == 3
+    for hours, names, total in rows:
+        assert sum(minutes[name] for name in names.split()) == int(total) <= 0.9 * 60 * int(hours)
