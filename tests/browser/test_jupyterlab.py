@@ -105,7 +105,8 @@ def play(page, name):
     for slider in lab.locator(".widget-slider").all():
         handle = slider.locator(".noUi-handle")
         handle.focus()
-        for key in ("End", "ArrowLeft"):
+        at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+        for key in ("Home", "ArrowRight") if at_end else ("End", "ArrowLeft"):
             page.keyboard.press(key)
             seen.append(changed(page, lab, seen[-1]))
         box, track = handle.bounding_box(), slider.locator(".noUi-target").bounding_box()
