@@ -23,10 +23,11 @@ def test_a_prediction_lies_on_the_scanned_lines():
 def test_the_read_out_counts_zeros_by_size_and_adds_up_damage():
     lab = BudgetLab(scan(), target=0.7)
     _, text = lab.render(**{"attention": 0.3, "gate, up": 0.8, "down": 0.9})
-    assert text.startswith("68.8% zeros in all, budget 70%: 1.3 points too few.")  # (0.3 + 2 · 0.8 + 0.9) / 4
+    assert text.startswith("70.0% zeros in all, budget 70%: exactly met.")  # (0.3 + 2 · 0.8 + 0.9) / 4
     assert "attention 7.5; gate, up 40.0; down 22.5." in text
-    assert "damage 6.85 nats per token, mostly from attention; as many zeros, uniform: 12.72." in text
+    assert "damage 6.85 nats per token, mostly from attention; as many zeros, uniform: 12.95." in text
     assert "exactly met" in lab.render(**dict.fromkeys(lab.inputs, 0.7))[1]
+    assert "10.0 points too few" in lab.render(**dict.fromkeys(lab.inputs, 0.6))[1]
     assert "20.0 points too many" in lab.render(**dict.fromkeys(lab.inputs, 0.9))[1]
 
 
