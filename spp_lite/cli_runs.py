@@ -155,11 +155,15 @@ def _figures(table: pd.DataFrame, recipe, folder: Path) -> list[Path]:
     )
     figures = {value: headline}
     if recipe.tasks:
-        figures["gap"] = plotting.plot_gap_recovered(table, pruner=first[-1])
+        asked = set(table["sparsity"])
+        here = {"sparsity": "75%" if "75%" in asked else max(asked, key=plotting.ratio_of), "pruner": first[-1]}
+        if len(plotting.gap_recovered(table[table["pruner"].isin(first)])):
+            figures["gap"] = plotting.plot_gap_recovered(table, pruner=first[-1])
         figures["pruners"] = plotting.plot_pruners(table, chance=chance)
-        figures["parameters"] = plotting.plot_parameters(table, pruner=first[-1])
+        if table["parameters"].max() > 0:
+            figures["parameters"] = plotting.plot_parameters(table, **here)
         if plotting.task_columns(table):
-            figures["tasks"] = plotting.plot_tasks(table, pruner=first[-1])
+            figures["tasks"] = plotting.plot_tasks(table, **here)
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
