@@ -76,9 +76,9 @@ def _finetune(options, rest: list[str]) -> None:
     else:
         ours, args = parser.parse_args_into_dataclasses(rest)
     args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns where there is nothing to pin for
+    records = load_alpaca(ours.data)
     model, tokenizer = load(ours.model)
     adapted = peft.get_peft_model(model, SppConfig(r=ours.r, scaling=ours.scaling, dropout=ours.dropout))
-    records = load_alpaca(ours.data)
     kept = {"cutoff": ours.cutoff, "train_on_inputs": ours.train_on_inputs}
     teacher = load(ours.teacher)[0] if ours.teacher else None
     output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)

@@ -22,8 +22,10 @@ from .data import tokenize_records
 class FinetuneArguments:
     """What `spp-lite finetune` takes beside every field of transformers' TrainingArguments."""
 
-    model: str = field(default="tiny", metadata={"help": "a pruned model: folder or hub id"})
-    data: str = field(default="tiny", metadata={"help": "'tiny', an Alpaca JSON file or a hub id"})
+    model: str | None = field(
+        default=None, metadata={"help": "pruned: folder or hub id (default: $SPP_MODEL, else tiny)"}
+    )
+    data: str | None = field(default=None, metadata={"help": "Alpaca JSON or hub id (default: $SPP_DATA, else tiny)"})
     r: int = field(default=16, metadata={"help": "row blocks of alpha"})
     scaling: float = field(default=2.0, metadata={"help": "s in W * (1 + s * R(alpha) * beta)"})
     dropout: float = field(default=0.0, metadata={"help": "on the input of the SPP branch; above 0 training is slower"})

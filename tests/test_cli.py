@@ -100,3 +100,10 @@ def test_prune_spends_a_budget_by_command(tmp_path, capsys):
     assert reached[down].sub(0.3).abs().max() < 1e-3 and reached[~down].min() > 0.5
     assert main([*command.split()[:-4], "--out", "x", "--sparsity", "2:4"]) == 2
     assert "2:4 gives every row the same share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, value", [("SPP_MODEL", "/no/such/model"), ("SPP_DATA", "/no/such/records.json")])
+def test_finetune_takes_model_and_data_from_the_environment(tmp_path, capsys, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert main(f"finetune --output_dir {tmp_path / 'adapter'} --max_steps 1 --report_to none".split()) == 2
+    assert value in capsys.readouterr().err
