@@ -103,7 +103,7 @@ def execute(source: Path) -> nbformat.NotebookNode:
     """Run the complete edition, note how long it took, and keep outputs that any viewer can show."""
     notebook = edition(source, exercises=False)
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
     budgets = json.loads(BUDGETS.read_text())
     budgets[source.stem[:2]]["measured"] = round(time.perf_counter() - start)
     BUDGETS.write_text(json.dumps(budgets, indent=2) + "\n")

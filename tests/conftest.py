@@ -20,6 +20,7 @@ os.environ["IPYTHONDIR"] = str(_SCRATCH / "ipython")  # its start-up file blocks
 os.environ["SPP_NOTEBOOK_PEAKS"] = str(_SCRATCH / "peaks")
 BUDGETS = json.loads((HERE.parent / "notebooks" / "budgets.json").read_text())
 MEMORY = 1.5e6  # kB
+STALLED = 5  # a shared machine may be this many times slower for a while
 REAL = Path(os.environ.get("SPP_REAL_DATA", HERE.parents[1] / "shared" / "real-data"))
 
 
@@ -63,23 +64,26 @@ def drive():
             start = time.thread_time()
             lab.render(**lab.state)
             times.append(time.thread_time() - start)
-        assert statistics.median(times) < 0.3  # twice the goal: machines differ
+        assert statistics.median(times) < 0.5  # the goal is 0.15: machines differ, and stall
 
     return through
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A notebook fails when it takes longer than its budget (nbmake's limit is per cell) or too much memory."""
+    """A notebook fails when it takes far longer than its budget (nbmake's limit is per cell) or too much memory.
+
+    The measured time that its box prints is held to the budget itself, in test_editions; here the machine may stall.
+    """
     report = yield
     if report.when != "call" or item.path.suffix != ".ipynb" or not report.passed:
         return report
-    budget = BUDGETS[item.path.name[:2]]["budget"]
+    budget = STALLED * BUDGETS[item.path.name[:2]]["budget"]
     peaks = [int(note.read_text()) for note in (_SCRATCH / "peaks").iterdir()]
     for note in (_SCRATCH / "peaks").iterdir():
         note.unlink()
     if report.duration > budget:
-        report.outcome, report.longrepr = "failed", f"took {report.duration:.0f} s, its budget is {budget} s"
+        report.outcome, report.longrepr = "failed", f"took {report.duration:.0f} s, {budget} s at most are allowed"
     if peaks and max(peaks) > MEMORY:
         report.outcome, report.longrepr = (
             "failed",

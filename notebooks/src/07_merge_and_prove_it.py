@@ -46,7 +46,8 @@ from spp_lite import SppConfig, finetune, load_alpaca
 
 records = load_alpaca()
 adapted = get_peft_model(model, SppConfig(r=16))
-output = finetune(adapted, records, tokenizer, max_steps=40, batch_size=16, learning_rate=5e-2, progress=False)
+steps = 40 if TINY else 5  # long records and a large vocabulary take their time
+output = finetune(adapted, records, tokenizer, max_steps=steps, batch_size=16, learning_rate=5e-2, progress=False)
 print(f"{output.global_step} steps, mean training loss {output.training_loss:.2f}")
 
 # %% [markdown]

@@ -69,7 +69,7 @@ def test_in_the_exercise_edition_only_blanks_fail_and_kindly(source):
     notebook = edition(source, exercises=True)
     NotebookClient(
         notebook,
-        timeout=300,
+        timeout=900,
         kernel_name="python3",
         allow_errors=True,
         resources={"metadata": {"path": str(ROOT / "notebooks")}},

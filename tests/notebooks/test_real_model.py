@@ -15,5 +15,5 @@ def test_a_notebook_runs_on_a_llama_folder(source, real_data, llama, monkeypatch
     monkeypatch.setenv("SPP_TASKS", "tiny_arc_easy")
     notebook = build.edition(source, exercises=False)
     folder = {"metadata": {"path": str(build.HERE)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=folder).execute()
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=folder).execute()
     assert "TINY = is_tiny()" in nbformat.writes(notebook)
