@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import spp_lite
-from spp_lite.baselines import attach
-from spp_lite.kernels import row_blocks
+from spp_lite.adapter.kernels import row_blocks
+from spp_lite.experiment.baselines import attach
 
 from . import seconds
 

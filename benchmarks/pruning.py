@@ -11,8 +11,8 @@ import torch
 import transformers
 
 import spp_lite
-from spp_lite.criteria import inverse_factor, sparsegpt_together
-from spp_lite.sparsity import Sparsity
+from spp_lite.pruning.criteria import inverse_factor, sparsegpt_together
+from spp_lite.pruning.sparsity import Sparsity
 
 from . import seconds
 

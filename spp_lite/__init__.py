@@ -3,22 +3,36 @@
 Importing this package registers SPP with PEFT; without it, PEFT cannot load an SPP adapter (KeyError: 'SPP').
 """
 
+import importlib
 import os
+import sys
 
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch loads: spinning threads crawl beside others
 
-from .adapter import SppConfig
-from .data import load_alpaca
-from .evaluation import evaluate, perplexity
-from .merging import merge, to_hira
-from .models import load
-from .pruning import prune
-from .sparsity import Sparsity
-from .training import finetune
+_HOMES = {
+    "Sparsity": "pruning", "SppConfig": "adapter", "evaluate": "recover.evaluation", "finetune": "recover.training",
+    "load": "models", "load_alpaca": "recover.data", "merge": "adapter", "perplexity": "recover.evaluation",
+    "prune": "pruning", "to_hira": "adapter",
+}  # fmt: skip
+__all__ = list(_HOMES)
 
-if "SPP_THREADS" in os.environ:  # the one place that sets threads: two busy torch threads on two busy cores crawl
-    torch.set_num_threads(int(os.environ["SPP_THREADS"]))
 
-__all__ = [
-    "Sparsity", "SppConfig", "evaluate", "finetune", "load", "load_alpaca", "merge", "perplexity", "prune", "to_hira",
-]  # fmt: skip
+def __getattr__(name: str):
+    """A public name, imported when it is first used: `spp-lite --help` answers without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spp_lite' has no attribute {name!r}: the public names are {', '.join(_HOMES)}")
+    globals()[name] = value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+if not {"-h", "--help"} & set(sys.argv):
+    import torch
+
+    from . import adapter as adapter  # registers SPP with PEFT
+
+    if "SPP_THREADS" in os.environ:  # the one place that sets threads
+        torch.set_num_threads(int(os.environ["SPP_THREADS"]))

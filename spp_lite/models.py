@@ -14,9 +14,21 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .data import embedded
-
 PACKAGES = ("torch", "transformers", "peft", "datasets", "accelerate", "lm_eval", "numpy", "pandas", "matplotlib")
+
+
+def embedded(*parts: str) -> Path:
+    """A file or folder of the embedded data: inside the installed package, else in the repository's `data/`."""
+    package = Path(__file__).parent
+    for root in (package / "_data", package.parent / "data"):
+        if root.joinpath(*parts).exists():
+            return root.joinpath(*parts)
+    raise FileNotFoundError(f"the embedded data {'/'.join(parts)} is missing: reinstall spp_lite")
+
+
+def is_tiny(model: str | Path | None = None) -> bool:
+    """Is this (None: what $SPP_MODEL names) the embedded model, whose world the embedded data are about?"""
+    return str(model or os.environ.get("SPP_MODEL", "tiny")) == "tiny"
 
 
 def load(

@@ -12,7 +12,7 @@ from data.build.__main__ import DATA, RECORDS, write_text
 from data.build.families import FAMILIES
 from data.build.world import RELATIONS, World, question
 from spp_lite import evaluate, load
-from spp_lite.evaluation import average_accuracy, chance_accuracy
+from spp_lite.recover.evaluation import average_accuracy, chance_accuracy
 
 
 def lines(family, split):

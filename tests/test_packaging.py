@@ -16,12 +16,13 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
-LAYERS = [  # a module may import only from those before it
-    "sparsity", "kernels", "calibration", "criteria", "allocation", "pruning", "adapter", "merging", "baselines", "data",
-    "models",
-    "training", "evaluation", "experiment", "plotting", "widgets", "labs", "checks", "cli",
-]  # fmt: skip
-LAZY = {("pruning", "plotting"), ("data", "models")}  # inside a function: report.plot(), the network check
+HOUSE = {  # rooms and their files, from the ground up: a file imports only what stands before it, wherever the import is
+    "models": [], "pruning": ["sparsity", "criteria", "calibration", "allocation", "prune"],
+    "adapter": ["kernels", "tuner", "merging"], "recover": ["data", "training", "evaluation"],
+    "experiment": ["statistics", "plotting", "baselines", "runs", "table"], "cli": [],
+    "teaching": ["widgets", "figures", "labs", "checks"],
+}  # fmt: skip
+PLACES = [f"{room}.{file}".rstrip(".") for room, files in HOUSE.items() for file in ["", *files]]
 MODULES = sorted((ROOT / "spp_lite").rglob("*.py"))
 
 
@@ -71,17 +72,39 @@ def test_the_wheel_carries_model_and_data(tmp_path):
     assert where.startswith(str(tmp_path / "site")) and int(records) >= 5000
 
 
+def place(dotted):
+    """The place of "pruning.sparsity.Sparsity" in the house: of the file, else of the room."""
+    room, _, rest = dotted.partition(".")
+    return PLACES.index(f"{room}.{rest.split('.')[0]}") if rest.split(".")[0] in HOUSE[room] else PLACES.index(room)
+
+
+def imports(path):
+    """What a file imports of this package, as dotted names below it; lazy imports too."""
+    above = path.relative_to(ROOT / "spp_lite").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("spp_lite")):
+            base = above[: len(above) - node.level + 1] if node.level else ()
+            base = [*base, *(node.module or "").removeprefix("spp_lite").strip(".").split(".")]
+            yield from (".".join(filter(None, [*base, alias.name])) for alias in node.names)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_one_way_and_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 250
     parts = path.relative_to(ROOT / "spp_lite").with_suffix("").parts
-    here = parts[0]
-    if here in ("__init__", "cli", "cli_runs"):
+    if parts[-1] in ("__init__", "__main__"):  # doors: a room's front, and the package's
         return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == len(parts):
-            for name in [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]:
-                assert LAYERS.index(name) < LAYERS.index(here) or (here, name) in LAZY, f"{here} imports {name}"
+    here = place(".".join(parts))
+    for name in imports(path):
+        if name.split(".")[0] not in HOUSE:  # a public name, through the package's lazy door
+            assert parts[0] in ("cli", "teaching"), f"{path} imports {name} through the front door"
+        elif not (parts[0] == name.split(".")[0] in ("cli", "teaching")):
+            assert place(name) < here, f"{'.'.join(parts)} imports {name}"
+
+
+def test_the_core_is_small():
+    core = [path for path in MODULES if "teaching" not in path.parts]
+    assert sum(len(path.read_text().splitlines()) for path in core) <= 3_000
 
 
 def test_functions_are_short():
@@ -98,7 +121,7 @@ def test_functions_are_short():
 
 def test_only_the_commands_print():
     for path in MODULES:
-        if path.name in ("cli.py", "cli_runs.py", "widgets.py") or "checks" in path.parts:
+        if {"cli", "checks"} & set(path.parts) or path.name == "widgets.py":
             continue
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], path

@@ -73,8 +73,9 @@ def score() -> None:
     import pandas as pd
 
     from spp_lite import evaluate, load, prune
-    from spp_lite.data import calibration_batches, embedded, read_texts
-    from spp_lite.evaluation import average_accuracy, chance_accuracy
+    from spp_lite.models import embedded
+    from spp_lite.recover.data import calibration_batches, read_texts
+    from spp_lite.recover.evaluation import average_accuracy, chance_accuracy
 
     columns = {}
     for sparsity in ("0%", "50%", "2:4", "60%", "70%", "75%", "2:8", "80%", "90%"):

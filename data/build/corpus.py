@@ -6,7 +6,7 @@ tasks, and the Alpaca prompt.
 
 import random
 
-from spp_lite.data import prompt
+from spp_lite.recover.data import prompt
 
 from .families import FAMILIES, Item
 from .world import EASY, World, prose, question, statement

@@ -11,10 +11,11 @@ from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 
 from spp_lite import SppConfig, evaluate, finetune, load, load_alpaca, prune
-from spp_lite.data import calibration_batches, default_texts, embedded, tokenize_records
-from spp_lite.evaluation import average_accuracy
-from spp_lite.experiment import write_table
-from spp_lite.training import default_arguments
+from spp_lite.experiment.table import write_table
+from spp_lite.models import embedded
+from spp_lite.recover.data import calibration_batches, default_texts, tokenize_records
+from spp_lite.recover.evaluation import average_accuracy
+from spp_lite.recover.training import default_arguments
 
 BLOCKS, RATES = (1, 4, 16, 64), (4e-3, 1.2e-2, 5e-2, 1.5e-1)
 STEPS, BATCH, EVERY = 160, 16, 4  # the loss is logged as the mean over EVERY steps

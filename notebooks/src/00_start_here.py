@@ -30,7 +30,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 
 # %%
 from spp_lite import load
-from spp_lite.data import is_tiny
+from spp_lite.teaching import is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 model, tokenizer = load()
@@ -45,7 +45,7 @@ print(model.model.layers[0])
 
 # %%
 from spp_lite import evaluate
-from spp_lite.evaluation import average_accuracy, chance_accuracy, default_tasks
+from spp_lite.teaching import average_accuracy, chance_accuracy, default_tasks
 
 TASKS = default_tasks()  # our seven for the tiny model, else SPP_TASKS or the paper's seven
 ITEMS = 60  # per task, to keep this notebook quick
@@ -69,7 +69,7 @@ assert dense > chance + 0.4 or not TINY  # it knows its world
 
 # %%
 from spp_lite import prune
-from spp_lite.data import calibration_batches, default_texts
+from spp_lite.teaching import calibration_batches, default_texts
 
 SPARSITY = "75%"
 batches = calibration_batches(default_texts(), tokenizer, samples=64, length=128)
@@ -125,8 +125,7 @@ assert recovered > pruned or not TINY
 # %%
 import pandas as pd
 
-from spp_lite.plotting import plot_accuracy_vs_sparsity
-from spp_lite.widgets import show
+from spp_lite.teaching import plot_accuracy_vs_sparsity, show
 
 rows = [("dense", "0%", dense), ("none", SPARSITY, pruned), ("spp", SPARSITY, recovered)]
 table = pd.DataFrame(rows, columns=["method", "sparsity", "accuracy"])
@@ -143,7 +142,7 @@ show(
 # The numbers are means over the seeds of `spp-lite sweep`, on the full test split (16 records a step, half of section 3's).
 
 # %% tags=["lab"]
-from spp_lite.labs.start import RecoveryLab
+from spp_lite.teaching.labs.start import RecoveryLab
 
 lab = RecoveryLab()
 lab.show()
@@ -165,7 +164,7 @@ lab.static(sparsity="75%")
 # decoder blocks only; `block_linears(model)` returns them by name.
 
 # %%
-from spp_lite.calibration import block_linears
+from spp_lite.teaching import block_linears
 
 
 def share_of_zeros(model):
@@ -176,7 +175,7 @@ def share_of_zeros(model):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_00a(share_of_zeros)
 

@@ -31,8 +31,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 
 # %%
 from spp_lite import load
-from spp_lite.calibration import block_linears
-from spp_lite.data import is_tiny
+from spp_lite.teaching import block_linears, is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 model, _ = load()
@@ -57,8 +56,8 @@ assert scores[~half].max() <= scores[half].min()  # one threshold parts them
 assert share < 1 / 8 or not TINY
 
 # %%
-from spp_lite.labs.matrix import plot_histogram
-from spp_lite.widgets import show
+from spp_lite.teaching import show
+from spp_lite.teaching.labs.matrix import plot_histogram
 
 show(plot_histogram(weight, half), alt="Histogram of the weights: a bell around 0. The half nearest to 0 goes.")
 
@@ -95,7 +94,7 @@ assert weight[zeros.argmax()].norm() < weight[zeros.argmin()].norm() or not TINY
 assert scores[~masks["2:4"]].max() > scores[masks["2:4"]].min()  # a larger weight goes, a smaller stays
 
 # %%
-from spp_lite.labs.matrix import plot_masks
+from spp_lite.teaching.labs.matrix import plot_masks
 
 alt = "A corner of the weight under three masks. Zeros are scattered freely; evenly in rows; two in every four inputs."
 show(plot_masks(weight, masks), alt=alt)
@@ -139,7 +138,7 @@ for pattern, keep in masks.items():
 # Now every multiple of 1/8, and as a baseline zeros drawn at random.
 
 # %%
-from spp_lite.labs.matrix import family
+from spp_lite.teaching.labs.matrix import family
 
 families = {name: family(name) for name in ("unstructured", "row-wise", "n:8", "n:4")}
 kept = {name: {one.ratio: one.mask(scores) for one in found} for name, found in families.items()}
@@ -147,7 +146,7 @@ kept["random zeros"] = {one.ratio: one.mask(torch.rand_like(weight)) for one in 
 errors = {name: {ratio: output_error(keep) for ratio, keep in found.items()} for name, found in kept.items()}
 
 # %%
-from spp_lite.labs.matrix import plot_errors
+from spp_lite.teaching.labs.matrix import plot_errors
 
 show(plot_errors(errors), alt="Output error against zeros: random worst, then n:4, n:8, row-wise, unstructured lowest.")
 
@@ -213,7 +212,7 @@ assert bits.loc["50% or 2:4", "CSR"] == bits.loc["50% or 2:4", "dense"]
 # keys); compare unstructured with n:4 in the histogram; at 90 %, see what is left of the emptiest row.
 
 # %% tags=["lab"]
-from spp_lite.labs.matrix import MaskLab
+from spp_lite.teaching.labs.matrix import MaskLab
 
 lab = MaskLab(weight)
 lab.show()
@@ -253,7 +252,7 @@ def magnitude_mask(weight, ratio):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_01a(magnitude_mask)
 assert (magnitude_mask(weight, 0.5) == Sparsity.parse("50%").mask(scores)).all()  # the library's is yours

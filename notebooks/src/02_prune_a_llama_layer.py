@@ -58,8 +58,7 @@ assert lost["larger"] < 0.1 < 0.9 < lost["smaller"]
 
 # %%
 from spp_lite import load
-from spp_lite.calibration import block_linears
-from spp_lite.data import calibration_batches, default_texts, is_tiny
+from spp_lite.teaching import block_linears, calibration_batches, default_texts, is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 model, tokenizer = load()
@@ -106,8 +105,8 @@ assert spread[DOWN] > 5 * spread[QUERY] or not TINY
 assert not linears[DOWN]._forward_pre_hooks  # no hook was left behind
 
 # %%
-from spp_lite.labs.layer import plot_norms
-from spp_lite.widgets import show
+from spp_lite.teaching import show
+from spp_lite.teaching.labs.layer import plot_norms
 
 show(
     plot_norms(norms),
@@ -144,7 +143,7 @@ for name, keep in keeps.items():
     print(f"{name:9} keeps {keep.float().mean():.0%} of all weights, {kept[name]:.0%} of those on outliers")
 
 # %%
-from spp_lite.labs.layer import plot_kept
+from spp_lite.teaching.labs.layer import plot_kept
 
 show(plot_kept(norm, keeps), alt="Weights kept against input size: magnitude nearly level, Wanda rising to nearly all.")
 assert kept["wanda"] > kept["magnitude"] + 0.3 or not TINY
@@ -169,7 +168,7 @@ assert (keeps["wanda"].sum(dim=1) == keeps["wanda"][0].sum()).all()  # every row
 # %%
 import pandas as pd
 
-from spp_lite.labs.layer import plot_errors, prune_by
+from spp_lite.teaching.labs.layer import plot_errors, prune_by
 
 
 def output_error(name, new):
@@ -255,7 +254,7 @@ assert torch.allclose(updated[1:], refit)  # the same weights: no other five do 
 # the cost above. For the first column, all others are to the right, and the library must do just our update:
 
 # %%
-from spp_lite.criteria import inverse_factor, sparsegpt
+from spp_lite.teaching import inverse_factor, sparsegpt
 
 factor, dead = inverse_factor(H / len(X), damping=0.0)  # dead: inputs that are always zero
 one_of_six = Sparsity.parse(1 / 6)
@@ -283,7 +282,7 @@ assert abs(output_error(DOWN, new) - table.loc[0.75, "sparsegpt"]) < 1e-6
 # **Explain** with the read-out.
 
 # %% tags=["lab"]
-from spp_lite.labs.layer import OutlierLab
+from spp_lite.teaching.labs.layer import OutlierLab
 
 lab = OutlierLab()
 lab.show()
@@ -331,8 +330,7 @@ def input_norm(linear, run):
 
 
 # %% tags=["check"]
-from spp_lite import checks
-from spp_lite.calibration import walk
+from spp_lite.teaching import checks, walk
 
 checks.ex_02a(input_norm)
 library = next(walk(model, batches)).statistics()[DOWN]  # of the first block

@@ -34,7 +34,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 import math
 
 from spp_lite import load, perplexity
-from spp_lite.data import default_texts, is_tiny
+from spp_lite.teaching import default_texts, is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 model, tokenizer = load()
@@ -98,12 +98,14 @@ assert abs(damage(model)) < 1e-6  # nothing is pruned yet
 
 # %%
 from spp_lite import prune
-from spp_lite.data import calibration_batches
-from spp_lite.widgets import show
+from spp_lite.teaching import calibration_batches, plot_pruning_report, show
 
 batches = calibration_batches(default_texts(), tokenizer, samples=32, length=128)
 report = prune(model, batches, "50%", method="wanda", progress=False)
-show(report.plot(), alt="Relative output error and share of zeros of every linear, in the order of the model.")
+show(
+    plot_pruning_report(report.table),
+    alt="Relative output error and share of zeros of every linear, in the order of the model.",
+)
 
 # %% [markdown]
 # The upper panel is each linear's own error: $\lVert \Delta W x\rVert^2 / \lVert W x\rVert^2$, where $x$ are its inputs
@@ -114,7 +116,7 @@ show(report.plot(), alt="Relative output error and share of zeros of every linea
 # The library's `walk` yields the blocks one by one. We walk through both models side by side:
 
 # %%
-from spp_lite.calibration import walk
+from spp_lite.teaching import walk
 
 dense, _ = load()
 drift = []
@@ -124,7 +126,7 @@ with torch.no_grad():
         drift.append(((found - right).square().sum() / right.square().sum()).item())
 
 # %%
-from spp_lite.labs.model import plot_drift
+from spp_lite.teaching.labs.model import plot_drift
 
 blocks = report.table["layer"].str.extract(r"\.(\d+)\.")[0].astype(int)  # model.layers.3.mlp.up_proj → 3
 errors = report.table["error"].groupby(blocks).mean()
@@ -147,7 +149,7 @@ assert (drift[-1] > drift[0] and drift[-1] > 3 * errors.iloc[-1]) or not TINY
 
 # %%
 from spp_lite import evaluate
-from spp_lite.evaluation import average_accuracy, default_tasks
+from spp_lite.teaching import average_accuracy, default_tasks
 
 
 def pruned(ratio, method="wanda", batches=batches, **options):
@@ -171,7 +173,7 @@ methods = pd.DataFrame(rows, columns=["method", "ratio", "damage", "perplexity",
 methods.round(3)
 
 # %%
-from spp_lite.labs.model import plot_methods
+from spp_lite.teaching.labs.model import plot_methods
 
 unpruned = {"damage": 0.0, "perplexity": alone, "accuracy": accuracy(dense)}
 show(plot_methods(methods, unpruned), alt="Damage, perplexity and accuracy against zeros, a line per pruning method.")
@@ -199,7 +201,7 @@ assert (score.loc["magnitude", "accuracy"] > score.loc["wanda", "accuracy"] - 0.
 # **Predict:** which kind hurts most, and which least?
 
 # %%
-from spp_lite.labs.model import KINDS
+from spp_lite.teaching.labs.model import KINDS
 
 rows = []
 for kind in KINDS:
@@ -215,7 +217,7 @@ scan.pivot(index="kind", columns="ratio", values="damage").loc[list(KINDS)].roun
 # matrices are large. Whoever spends a budget of zeros wants the price of *one zero*: damage divided by zeros.
 
 # %%
-from spp_lite.labs.model import plot_scan
+from spp_lite.teaching.labs.model import plot_scan
 
 show(plot_scan(scan, 0.7), alt="Damage against zeros for each kind pruned alone, and damage per million zeros at 70 %.")
 at_70 = scan[scan["ratio"] == 0.7].set_index("kind")
@@ -260,7 +262,7 @@ assert (spent["zeros"] * weights - TARGET * weights).abs().max() < 1.01  # the s
 spent.round(4)
 
 # %%
-from spp_lite.labs.model import plot_allocations
+from spp_lite.teaching.labs.model import plot_allocations
 
 show(plot_allocations(spent), alt="Damage and accuracy of four ways to spend the same zeros.")
 result = spent.set_index("allocation")
@@ -293,7 +295,7 @@ for seed in (1, 2):
 # alone.
 
 # %% tags=["lab"]
-from spp_lite.labs.model import BudgetLab
+from spp_lite.teaching.labs.model import BudgetLab
 
 lab = BudgetLab(scan, target=TARGET)
 lab.show()
@@ -340,9 +342,7 @@ def rest_ratio(sizes, given, target):
 
 
 # %% tags=["check"]
-from spp_lite import checks
-from spp_lite.allocation import budget
-from spp_lite.calibration import block_linears
+from spp_lite.teaching import block_linears, budget, checks
 
 checks.ex_03a(rest_ratio)
 sizes = {name: linear.weight.numel() for name, linear in block_linears(model).items()}

@@ -28,8 +28,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 
 # %%
 from spp_lite import evaluate, load, prune
-from spp_lite.calibration import block_linears
-from spp_lite.data import calibration_batches, default_texts, is_tiny
+from spp_lite.teaching import block_linears, calibration_batches, default_texts, is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 SPARSITY, SEED = "75%", 0
@@ -39,8 +38,7 @@ prune(pruned, batches, SPARSITY, method="wanda", progress=False)
 masks = {name: linear.weight != 0 for name, linear in block_linears(pruned).items()}
 
 # %%
-from spp_lite.evaluation import average_accuracy, default_tasks
-from spp_lite.experiment import zeros
+from spp_lite.teaching import average_accuracy, default_tasks, zeros
 
 TASKS, ITEMS = default_tasks(), 110  # per task, half of the test split, to keep this notebook quick
 
@@ -68,8 +66,7 @@ import pandas as pd
 from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 
-from spp_lite.data import embedded
-from spp_lite.experiment import choose_rates
+from spp_lite.teaching import choose_rates, embedded
 
 rates = choose_rates(pd.read_csv(embedded("results", "rates.csv")))
 set_seed(SEED)
@@ -79,7 +76,7 @@ lora.print_trainable_parameters()
 
 # %%
 from spp_lite import finetune, load_alpaca
-from spp_lite.data import tokenize_records
+from spp_lite.teaching import tokenize_records
 
 records = tokenize_records(load_alpaca(), tokenizer)
 
@@ -165,7 +162,7 @@ assert before <= rank < after
 # **Predict:** three entries of four are pruned. How much of the update's squared norm does the mask throw away?
 
 # %%
-from spp_lite.labs.lora import kept_share
+from spp_lite.teaching.labs.lora import kept_share
 
 lost = 1 - kept_share(update, masks[NAME])
 print(f"{lost:.0%} of the squared norm thrown away, {1 - masks[NAME].float().mean():.0%} of the entries")
@@ -193,7 +190,7 @@ assert found["lora*"][0] >= found["none"][0] and (found["lora*"][1] > found["non
 # **Predict:** same parameters, same steps, same rate. Which ends higher?
 
 # %%
-from spp_lite.baselines import attach
+from spp_lite.teaching import attach
 
 set_seed(SEED)
 masked_lora = attach(copy.deepcopy(pruned), "masked-lora")
@@ -240,10 +237,9 @@ assert plain < weight.numel() and under_mask > 2 * weight.numel()
 # Your four numbers hang on one seed and half of the test items. The logged sweep has five seeds, and all items.
 
 # %%
-from spp_lite.labs.lora import gains, plot_gains, plot_recovery
-from spp_lite.labs.results import sweep_table
-from spp_lite.plotting import LOOKS
-from spp_lite.widgets import show
+from spp_lite.teaching import LOOKS, show
+from spp_lite.teaching.labs.lora import gains, plot_gains, plot_recovery
+from spp_lite.teaching.labs.results import sweep_table
 
 sweep = sweep_table()  # about the tiny model, whatever SPP_MODEL names
 wanda = sweep[sweep["pruner"] == "wanda"]
@@ -257,7 +253,7 @@ show(plot_recovery(runs, wanda[wanda["sparsity"] == SPARSITY]), alt=f"Accuracy a
 # **Predict:** at which sparsities does masked LoRA beat LoRA\*?
 
 # %%
-from spp_lite.plotting import summarise
+from spp_lite.teaching import summarise
 
 paired = gains(wanda, against="lora*")
 show(plot_gains(paired), alt="LoRA and masked LoRA minus LoRA*, by sparsity: masked LoRA's lead opens at 70 % zeros.")
@@ -293,7 +289,7 @@ assert grid.loc[0.03, "lora"] < grid.loc[0.03, "masked-lora"] and spread["lora"]
 # **Try** the sliders and the menu (mouse, or Tab and the arrow keys). Grey is exactly zero.
 
 # %% tags=["lab"]
-from spp_lite.labs.lora import LoraLab
+from spp_lite.teaching.labs.lora import LoraLab
 
 lab = LoraLab(weight)
 lab.show()
@@ -327,8 +323,7 @@ def refilled(weight, update):
 
 
 # %% tags=["check"]
-from spp_lite import checks
-from spp_lite.sparsity import measure
+from spp_lite.teaching import checks, measure
 
 checks.ex_04a(refilled)
 assert refilled(weight, library_update) == proof.table.set_index("layer").loc[NAME, "densification"]  # the library's

@@ -28,7 +28,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 
 # %%
 from spp_lite import load, prune
-from spp_lite.data import is_tiny
+from spp_lite.teaching import is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 model, tokenizer = load()
@@ -54,7 +54,7 @@ corner = up.weight.detach()[:12, :16]  # 12 outputs, 16 inputs
 # %%
 import torch
 
-from spp_lite.kernels import row_blocks
+from spp_lite.teaching import row_blocks
 
 draw = torch.Generator().manual_seed(0)
 alpha = torch.rand(3, 16, generator=draw) * 2 - 1  # r = 3
@@ -64,8 +64,8 @@ print("block of every output:", block.tolist())
 multiplied = corner * (1 + 2.0 * alpha[block] * beta[:, None])  # s = 2
 
 # %%
-from spp_lite.labs.factors import plot_factors
-from spp_lite.widgets import show
+from spp_lite.teaching import show
+from spp_lite.teaching.labs.factors import plot_factors
 
 show(plot_factors(corner, alpha, beta, 2.0), alt="W, R(α) in three blocks of rows, β as a column, and W′: zeros agree.")
 
@@ -112,7 +112,7 @@ class Spp(nn.Module):
 # give the outputs that it gave before it was pruned.
 
 # %%
-from spp_lite.data import calibration_batches, default_texts
+from spp_lite.teaching import calibration_batches, default_texts
 
 ids = calibration_batches(default_texts(), tokenizer, samples=8, length=128)[0]
 caught = []
@@ -188,7 +188,7 @@ with torch.no_grad():
     assert torch.allclose(layer(x), mine(x), atol=1e-4)
 
 # %%
-from spp_lite.baselines import parameter_table
+from spp_lite.teaching import parameter_table
 
 sizes = parameter_table(pruned, ["spp", "lora", "hira"])
 out, inputs = up.weight.shape
@@ -276,7 +276,7 @@ print(f"adapter type {hira.peft_config['default'].peft_type.value}; logits diffe
 assert error < 1e-4
 
 # %%
-from spp_lite.labs.factors import plot_one_hot
+from spp_lite.teaching.labs.factors import plot_one_hot
 
 b = stored["base_model.model.model.layers.0.mlp.up_proj.hira_B"]
 show(plot_one_hot(b), alt="The entries of B that are not zero: one a row, a staircase of row blocks.")
@@ -292,7 +292,7 @@ assert (b != 0).sum(1).max() == 1 and (b != 0).sum() == len(b)
 # that β? **Try** the sliders (mouse, or Tab and the arrow keys); the boxes show the reach of each.
 
 # %% tags=["lab"]
-from spp_lite.labs.factors import FactorLab
+from spp_lite.teaching.labs.factors import FactorLab
 
 lab = FactorLab(up.weight)
 lab.show()
@@ -317,7 +317,7 @@ lab.static(r=3, alpha=0.75, beta=0.75)
 # **Predict:** a layer twice as wide has four times the weights. How many times the factors? **Try** both sliders.
 
 # %% tags=["lab"]
-from spp_lite.labs.factors import SizeLab
+from spp_lite.teaching.labs.factors import SizeLab
 
 size_lab = SizeLab()
 size_lab.show()
@@ -353,7 +353,7 @@ def spp_output(x, weight, alpha, beta, scaling):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_05a(spp_output)
 
@@ -375,7 +375,7 @@ checks.ex_05a(spp_output)
 # decoder blocks' linears by name.
 
 # %%
-from spp_lite.calibration import block_linears
+from spp_lite.teaching import block_linears
 
 
 def spp_parameters(model, r):

@@ -29,7 +29,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 
 # %%
 from spp_lite import load_alpaca
-from spp_lite.data import is_tiny, prompt
+from spp_lite.teaching import is_tiny, prompt
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 records = load_alpaca()
@@ -53,9 +53,8 @@ assert "### Input:" in prompt(paired) and "### Input:" not in prompt(plain)
 
 # %%
 from spp_lite import load
-from spp_lite.data import tokenize
-from spp_lite.labs.training import plot_labels
-from spp_lite.widgets import show
+from spp_lite.teaching import show, tokenize
+from spp_lite.teaching.labs.training import plot_labels
 
 pruned, tokenizer = load()  # section 3 prunes it
 row = tokenize(paired, tokenizer)
@@ -63,7 +62,7 @@ tokens = tokenizer.convert_ids_to_tokens(row["input_ids"])
 show(plot_labels(tokens, row["labels"]), alt="Tokens of a record; the prompt is grey, the answer and EOS are blue.")
 
 # %%
-from spp_lite.data import tokenize_records
+from spp_lite.teaching import tokenize_records
 
 CUTOFF = 256  # longest record, in tokens
 parts = records.train_test_split(test_size=200, seed=0)
@@ -108,7 +107,7 @@ assert unshifted > 2 * by_hand > 0 or not TINY
 
 # %%
 from spp_lite import prune
-from spp_lite.data import calibration_batches, default_texts
+from spp_lite.teaching import calibration_batches, default_texts
 
 batches = calibration_batches(default_texts(), tokenizer, samples=64, length=128)
 prune(pruned, batches, "75%", method="wanda", progress=False)
@@ -138,7 +137,7 @@ for rate in RATES:
     trained[rate], curves[rate] = train(rate)
 
 # %%
-from spp_lite.labs.training import plot_losses
+from spp_lite.teaching.labs.training import plot_losses
 
 show(plot_losses(curves, window=8), alt="Training loss against step: the middle learning rate falls lowest.")
 last = {rate: sum(losses[-8:]) / len(losses[-8:]) for rate, losses in curves.items()}
@@ -233,7 +232,7 @@ assert by_lora.mean() > 10 * by_spp.mean() or not TINY
 from torch.utils.data import DataLoader
 
 from spp_lite import evaluate, merge
-from spp_lite.evaluation import average_accuracy, default_tasks
+from spp_lite.teaching import average_accuracy, default_tasks
 
 
 @torch.no_grad()
@@ -276,7 +275,7 @@ assert abs(good["held-out loss"] - good["training loss (last 8 steps)"]) < 0.4 o
 # higher accuracy? **Try** the sliders (mouse, or Tab and the arrow keys).
 
 # %% tags=["lab"]
-from spp_lite.labs.training import ReplayLab
+from spp_lite.teaching.labs.training import ReplayLab
 
 lab = ReplayLab()
 lab.show()
@@ -312,7 +311,7 @@ assert by_rate.max() - by_rate.min() > 1.5 * (by_r.max() - by_r.min()) > 0.05
 # happens after some ten steps, and why did the falling rate of section 6 soften it?
 
 # %% tags=["lab"]
-from spp_lite.labs.training import LiveLab
+from spp_lite.teaching.labs.training import LiveLab
 
 live_lab = LiveLab(pruned, tokenizer, rows, seconds=20, batch_size=BATCH)
 live_lab.show()
@@ -342,7 +341,7 @@ def build_labels(prompt_ids, answer_ids, eos):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_06a(build_labels)
 start = tokenizer(prompt(paired))["input_ids"]
@@ -367,7 +366,7 @@ assert found == [row["input_ids"], row["labels"]]  # as the library does
 # **Ex 06b · core · difficulty ●○○ · ~5 min.** Fill the right one of the two templates with a record.
 
 # %%
-from spp_lite.data import PROMPT, PROMPT_WITH_INPUT
+from spp_lite.teaching import PROMPT, PROMPT_WITH_INPUT
 
 
 def build_prompt(record):
@@ -407,7 +406,7 @@ def relative_step(alpha, lr, scaling):
 
 
 # %% tags=["check"]
-from spp_lite.kernels import effective_weight
+from spp_lite.teaching import effective_weight
 
 checks.ex_06c(relative_step)
 alpha, weight = torch.tensor([[0.1, -0.2, 0.05]]), torch.tensor([[0.5, -0.3, 0.8]])

@@ -31,7 +31,7 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 import copy
 
 from spp_lite import load, prune
-from spp_lite.data import calibration_batches, default_texts, is_tiny
+from spp_lite.teaching import calibration_batches, default_texts, is_tiny
 
 TINY = is_tiny()  # False when SPP_MODEL names a real model
 model, tokenizer = load()
@@ -157,8 +157,7 @@ assert (report.table["change"] > 0).all()  # it did merge something
 # %%
 from transformers import AutoModelForCausalLM
 
-from spp_lite.calibration import block_linears
-from spp_lite.models import save
+from spp_lite.teaching import block_linears, save
 
 save(merged, tokenizer, folder / "merged")
 plain = AutoModelForCausalLM.from_pretrained(folder / "merged").to(merged.device).eval()
@@ -178,7 +177,7 @@ for name, linear in block_linears(plain).items():
 # **Predict:** take a zero and a weight of 0.5, $\alpha = \beta = 300$, $s = 1$. What does each become in float16?
 
 # %%
-from spp_lite.kernels import effective_weight, row_blocks
+from spp_lite.teaching import effective_weight, row_blocks
 
 tiny_weight = torch.tensor([[0.0, 0.5]], dtype=torch.float16)
 alpha, beta = torch.full((1, 2), 300.0), torch.full((1,), 300.0)
@@ -256,7 +255,7 @@ print(f"on disk, half zeros or not: {dense_file.stat().st_size:,} bytes; safeten
 # %%
 from torch.utils.benchmark import Timer
 
-from spp_lite.labs.merging import plot_speed, to_csr
+from spp_lite.teaching.labs.merging import plot_speed, to_csr
 
 
 def median_ms(weight, x):
@@ -277,7 +276,7 @@ for percent in (50, 75, 90, 95, 99):
 times = pd.DataFrame(rows, columns=["zeros", "tokens", "dense", "csr"])
 
 # %%
-from spp_lite.widgets import show
+from spp_lite.teaching import show
 
 ratio = (times["dense"] / times["csr"]).round(2)
 words = ", ".join(f"{row.zeros} % zeros {ratio[row.Index]}" for row in times.itertuples() if row.tokens == 1)
@@ -312,7 +311,7 @@ else:
 # part the groups of four. **Explain:** would two checks catch all that the four catch?
 
 # %% tags=["lab"]
-from spp_lite.labs.merging import CorruptionLab
+from spp_lite.teaching.labs.merging import CorruptionLab
 
 lab = CorruptionLab(pruned, merged)
 lab.show()
@@ -368,7 +367,7 @@ def zeros_filled(before, after):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_07a(zeros_filled)
 for row in report.table.itertuples():  # the report's own count
@@ -403,7 +402,7 @@ def follows(weight, n, m):
 
 
 # %% tags=["check"]
-from spp_lite.sparsity import SparsityError
+from spp_lite.teaching import SparsityError
 
 checks.ex_07b(follows)
 for corruption in ("nothing", "two rows swapped", "one zero filled"):

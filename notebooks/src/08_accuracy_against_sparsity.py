@@ -31,8 +31,8 @@ if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that
 # **Predict:** which method ends highest at 75 % zeros: SPP, masked LoRA, or full fine-tuning of the surviving weights?
 
 # %%
-from spp_lite.data import is_tiny
-from spp_lite.labs.results import sweep_table
+from spp_lite.teaching import is_tiny
+from spp_lite.teaching.labs.results import sweep_table
 
 TINY = is_tiny()  # the table is about the tiny model, whatever SPP_MODEL names
 table = sweep_table()
@@ -40,9 +40,7 @@ print(f"{len(table)} runs, seeds {sorted(table['seed'].unique())}")
 table[["method", "pruner", "sparsity", "seed", "lr", "parameters", "accuracy"]].tail(4)
 
 # %%
-from spp_lite.evaluation import chance_accuracy
-from spp_lite.plotting import plot_accuracy_vs_sparsity
-from spp_lite.widgets import show
+from spp_lite.teaching import chance_accuracy, plot_accuracy_vs_sparsity, show
 
 wanda = table[table["pruner"].isin(["dense", "wanda"])]
 figure = plot_accuracy_vs_sparsity(wanda, chance=chance_accuracy(), title="pruned by Wanda")
@@ -68,7 +66,7 @@ print(mean.loc["75%"].sort_values(ascending=False).map("{:.1%}".format).to_strin
 # %%
 import pandas as pd
 
-from spp_lite.data import embedded
+from spp_lite.teaching import embedded
 
 rates = pd.read_csv(embedded("results", "rates.csv"))
 grid = rates.pivot_table(index="method", columns="lr", values="accuracy")
@@ -77,7 +75,7 @@ grid.map("{:.1%}".format)
 # %%
 from matplotlib.figure import Figure
 
-from spp_lite.plotting import LOOKS
+from spp_lite.teaching import LOOKS
 
 figure = Figure(figsize=(8, 4.2), layout="constrained")
 axes = figure.add_subplot()
@@ -110,7 +108,7 @@ assert min(best["spp"], best["hira"]) > max(best["lora"], best["masked-full"])
 # **Predict:** are intervals wider at 50 % or at 75 % zeros?
 
 # %%
-from spp_lite.plotting import summarise
+from spp_lite.teaching import summarise
 
 cells = summarise(wanda[wanda["method"].isin(["none", "spp", "lora*", "masked-lora"])])
 cells[cells["sparsity"].isin(["50%", "75%"])].round(3)
@@ -119,7 +117,7 @@ cells[cells["sparsity"].isin(["50%", "75%"])].round(3)
 # The same seed prunes and orders records alike for every method: a *paired* difference cancels what both share.
 
 # %%
-from spp_lite.checks.results import T95
+from spp_lite.teaching.checks.results import T95
 
 at_75 = wanda[wanda["sparsity"] == "75%"].pivot(index="seed", columns="method", values="accuracy").dropna()
 gain = at_75["spp"] - at_75["lora*"]
@@ -137,7 +135,7 @@ print(f"SPP - LoRA* at 75 %: {100 * gain.mean():+.1f} ± {100 * half:.1f} points
 # **Predict:** which family suffers most at 75 %, and does retraining help it?
 
 # %%
-from spp_lite.plotting import plot_parameters, plot_tasks
+from spp_lite.teaching import plot_parameters, plot_tasks
 
 chosen = wanda[wanda["method"].isin(["dense", "none", "spp", "lora*", "masked-full"])]
 show(plot_tasks(chosen, sparsity="75%"), alt="Accuracy of each task family at 75 % zeros, a bar per method.")
@@ -155,9 +153,7 @@ show(plot_parameters(wanda), alt="Accuracy against trainable parameters, a point
 
 # %%
 from spp_lite import load_alpaca
-from spp_lite.data import calibration_batches, default_texts
-from spp_lite.experiment import Recipe, Run, do_run
-from spp_lite.models import load_tokenizer, resolve
+from spp_lite.teaching import Recipe, Run, calibration_batches, default_texts, do_run, load_tokenizer, resolve
 
 texts = default_texts(model="tiny")
 batches = calibration_batches(texts, load_tokenizer(resolve("tiny")), samples=384, length=128)
@@ -174,7 +170,7 @@ assert abs(row["accuracy"] - at_75.loc[0, "spp"]) < 0.03  # other machines round
 # sparsities at which the two intervals lie apart.
 
 # %% tags=["lab"]
-from spp_lite.labs.results import ResultsLab
+from spp_lite.teaching.labs.results import ResultsLab
 
 lab = ResultsLab()
 lab.show()
@@ -205,7 +201,7 @@ def half_width(scores):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_08a(half_width)
 
@@ -256,7 +252,7 @@ checks.ex_08b(best_rates)
 # The library's own choice, `choose_rates`, does the same:
 
 # %%
-from spp_lite.experiment import choose_rates
+from spp_lite.teaching import choose_rates
 
 assert choose_rates(rates) == best.to_dict()
 

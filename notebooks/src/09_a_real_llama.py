@@ -43,7 +43,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from spp_lite.cli import main
+from spp_lite.teaching import main
 
 scratch = tempfile.TemporaryDirectory()
 folder = Path(scratch.name)
@@ -69,8 +69,7 @@ spp_lite("evaluate --model {folder}/merged --tasks tiny_arc_easy --limit 20")
 # %%
 from transformers import AutoModelForCausalLM
 
-from spp_lite.calibration import block_linears
-from spp_lite.sparsity import measure
+from spp_lite.teaching import block_linears, measure
 
 merged = AutoModelForCausalLM.from_pretrained(folder / "merged")
 shares = {name: measure(linear.weight) for name, linear in block_linears(merged).items()}
@@ -98,8 +97,8 @@ assert all(abs(share - 0.5) < 1e-3 for share in shares.values())
 import torch
 from transformers import LlamaForCausalLM
 
-from spp_lite.baselines import parameter_table
-from spp_lite.labs.real import CONFIGS
+from spp_lite.teaching import parameter_table
+from spp_lite.teaching.labs.real import CONFIGS
 
 seven = CONFIGS["LLaMA-2-7B"]
 with torch.device("meta"):
@@ -109,7 +108,7 @@ counts = parameter_table(big, ["spp", "lora"]).set_index("method")["parameters"]
 counts.map("{:,}".format)
 
 # %%
-from spp_lite.labs.real import memory
+from spp_lite.teaching.labs.real import memory
 
 parts = memory(seven, r=16, records=8, tokens=512)
 for name, size in parts.items():
@@ -140,7 +139,7 @@ OPTIONS = """
 # %%
 from transformers import HfArgumentParser, TrainingArguments
 
-from spp_lite.training import FinetuneArguments
+from spp_lite.teaching import FinetuneArguments
 
 parser = HfArgumentParser((FinetuneArguments, TrainingArguments))
 given = parser.parse_args(shlex.split(OPTIONS))  # fails on an option that does not exist
@@ -191,7 +190,7 @@ assert (table.xs("wanda", level=1) < table.xs("magnitude", level=1)).all(None)
 
 # %%
 from spp_lite import load, perplexity
-from spp_lite.data import default_texts
+from spp_lite.teaching import default_texts
 
 model, tokenizer = load("tiny")
 text = default_texts("validation", model="tiny")
@@ -241,7 +240,7 @@ print("in float32, then float16:     ", (torch.zeros(()) * factor).half().item()
 # and the sliders (mouse, or Tab and the arrow keys).
 
 # %% tags=["lab"]
-from spp_lite.labs.real import CalculatorLab
+from spp_lite.teaching.labs.real import CalculatorLab
 
 lab = CalculatorLab()
 lab.show()
@@ -276,7 +275,7 @@ def spp_count(shapes, r):
 
 
 # %% tags=["check"]
-from spp_lite import checks
+from spp_lite.teaching import checks
 
 checks.ex_09a(spp_count)
 

@@ -1,0 +1,146 @@
+"""What a fair comparison needs beside SPP, behind one interface: recover(model, method, train).
+
+LoRA and HiRA are PEFT's own. Knows nothing about data or the training loop: `train` is a function that trains the
+trainable parameters of the model it is given.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from peft import HiraConfig, LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..adapter.merging import merge
+from ..adapter.tuner import SppConfig
+from ..pruning.calibration import block_linears, walk
+
+METHODS = {
+    "none": "pruned, not retrained",
+    "spp": "SPP: W ⊙ (1 + s R(α)β)",
+    "lora": "LoRA, merged: refills the zeros; a dense reference",
+    "lora*": "LoRA, merged, then masked again",
+    "masked-lora": "masked LoRA: W + M ⊙ sBA",
+    "hira": "HiRA: W ⊙ (1 + BA)",
+    "masked-full": "full fine-tuning of the surviving weights",
+    "reconstruct": "block-wise local reconstruction of the surviving weights (arXiv 2510.14444), no fine-tuning",
+}
+
+
+class MaskedLoraLinear(LoraLinear):
+    """LoRA whose update is masked by the zeros of its base: y = x (W + M ⊙ sBA)ᵀ; it merges without refilling."""
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """M ⊙ sBA, (out, in)."""
+        return super().get_delta_weight(adapter) * (self.get_base_layer().weight != 0)
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        """x: (…, in) → (…, out)."""
+        if self.disable_adapters or self.merged:
+            return super().forward(x, *args, **kwargs)
+        base = self.get_base_layer()
+        update = sum(self.get_delta_weight(name) for name in self.active_adapters)
+        return F.linear(x, base.weight + update.to(base.weight.dtype), base.bias)
+
+
+def attach(model: nn.Module, method: str, *, r: int | None = None) -> nn.Module:
+    """Make a pruned model trainable by one method: only that method's parameters require gradients.
+
+    r: α's row blocks for SPP (16), the rank for LoRA (8) and HiRA (16). Raises ValueError for unknown methods.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    targets = sorted(block_linears(model))
+    if method == "spp":
+        return get_peft_model(model, SppConfig(r=r or 16))
+    if method == "hira":
+        return get_peft_model(model, HiraConfig(r=r or 16, target_modules=targets))
+    if method in ("lora", "lora*", "masked-lora"):
+        config = LoraConfig(r=r or 8, lora_alpha=2 * (r or 8), target_modules=targets)
+        if method == "masked-lora":
+            config._register_custom_module({nn.Linear: MaskedLoraLinear})
+        return get_peft_model(model, config)
+    model.requires_grad_(False)
+    if method == "masked-full":
+        for linear in block_linears(model).values():
+            linear.weight.requires_grad_(True)
+    return model
+
+
+def recover(
+    model: nn.Module,
+    method: str,
+    train: Callable[[nn.Module], object],
+    *,
+    r: int | None = None,
+    dense: nn.Module | None = None,
+    calibration: Sequence[Tensor] | None = None,
+) -> nn.Module:
+    """Retrain a pruned model by one method and return an ordinary model, in eval mode.
+
+    Every method but "lora" keeps each zero. train: called with the trainable model ("none" and "reconstruct" do not
+    call it). dense, calibration: the unpruned model and LongTensors (batch, length), for "reconstruct" alone.
+    """
+    masks = {name: linear.weight != 0 for name, linear in block_linears(model).items()}
+    trainable = attach(model, method, r=r)
+    if method == "reconstruct":
+        if dense is None or calibration is None:
+            raise ValueError("reconstruct needs the dense model and calibration batches")
+        reconstruct(model, dense, calibration)
+    elif method == "masked-full":
+        with_masked_gradients(model, masks, train)
+    elif method != "none":
+        train(trainable)
+    if method in ("spp", "masked-lora", "hira"):
+        model, _ = merge(trainable)
+    elif method in ("lora", "lora*"):
+        model = trainable.merge_and_unload()
+    if method == "lora*":
+        for name, linear in block_linears(model).items():
+            linear.weight.data.mul_(masks[name])
+    return model.eval()
+
+
+def with_masked_gradients(model: nn.Module, masks: dict[str, Tensor], train: Callable[[nn.Module], object]) -> None:
+    """Train with the gradients of zeros masked: their moments, updates and decay are then exactly 0 in Adam and SGD."""
+    handles = [
+        linear.weight.register_hook(lambda gradient, keep=masks[name]: gradient * keep)
+        for name, linear in block_linears(model).items()
+    ]
+    try:
+        train(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def reconstruct(
+    model: nn.Module, dense: nn.Module, calibration: Sequence[Tensor], *, epochs: int = 8, rate: float = 1e-3,
+    progress: bool = False,
+) -> None:  # fmt: skip
+    """Fit each block's surviving weights to the dense block's outputs on calibration data, in place, front to back.
+
+    The pruned block sees the pruned model's inputs, its target is the dense block's output on the dense model's
+    (arXiv 2510.14444). epochs: passes over the batches, by Adam at `rate`.
+    """
+    pairs = zip(walk(model, calibration), walk(dense, calibration), strict=True)
+    for student, teacher in tqdm(pairs, desc="reconstruct", disable=not progress):
+        weights = [linear.weight for linear in student.linears.values()]
+        masks = [weight != 0 for weight in weights]
+        targets = [teacher.output(batch) for batch in range(len(teacher.hidden))]
+        for weight in weights:
+            weight.requires_grad_(True)
+        optimizer = torch.optim.Adam(weights, lr=rate)
+        for _ in range(epochs):
+            for batch, target in enumerate(targets):
+                with torch.enable_grad():
+                    loss = F.mse_loss(student.output(batch).float(), target.float()) / target.float().var()
+                    gradients = torch.autograd.grad(loss, weights)
+                for weight, gradient, keep in zip(weights, gradients, masks, strict=True):
+                    weight.grad = gradient * keep
+                optimizer.step()
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None

@@ -1,0 +1,210 @@
+"""prune(): calibrate, score and zero a model's linears, block by block, in place.
+
+Joins sparsity, calibration and criteria. Knows nothing about adapters or training.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+
+import pandas as pd
+import torch
+from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset, align_module_device, offload_weight
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import allocation as allocations
+from .calibration import BlockRun, InputStatistics, block_linears, walk
+from .criteria import inverse_factor, magnitude_scores, sparsegpt_together, wanda_scores
+from .sparsity import Sparsity, SparsityError, measure
+
+METHODS = ("magnitude", "wanda", "sparsegpt")
+
+
+@dataclass(frozen=True)
+class PruningReport:
+    """table: one row a linear: layer, shape, asked, reached (share of zeros), error (‖ΔW x‖² / ‖W x‖² on calibration
+    inputs, NaN without), seconds."""
+
+    table: pd.DataFrame
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros over all pruned linears."""
+        size = self.table["shape"].map(lambda shape: shape[0] * shape[1])
+        return float((self.table["reached"] * size).sum() / size.sum())
+
+
+def prune(
+    model: nn.Module,
+    calibration: Iterable[Tensor] | None = None,
+    sparsity: str | float | Sparsity = "50%",
+    method: str = "wanda",
+    *,
+    skip: Iterable[str] = (),
+    only: Iterable[str] = (),
+    allocation: str | Mapping[str, float] = "uniform",
+    damping: float = 0.01,
+    progress: bool = True,
+) -> PruningReport:
+    """Zero the least important weights of every linear of the decoder blocks, in place.
+
+    calibration: LongTensors (batch, length), or dicts with input_ids and attention_mask; not needed for magnitude.
+    method: "magnitude", "wanda" (arXiv 2306.11695) or "sparsegpt" (arXiv 2301.00774, `damping` of its Hessian).
+    skip, only: name patterns ("*.down_proj", "model.layers.0.*"). allocation: "uniform", "owl" (arXiv 2310.05175), or
+    name pattern → ratio, the other linears sharing the rest; both meet the ratio over all linears to the weight.
+    When it is stopped midway, finished layers are whole and the exception's note names them.
+    Raises SparsityError and CalibrationError, each naming the layer, the value and the way out.
+    """
+    sparsity, linears = Sparsity.parse(sparsity), _chosen(model, tuple(skip), tuple(only))
+    _check_input(model, linears, sparsity, method, calibration)
+    calibration = list(calibration) if calibration is not None else None
+    asked = _allocate(linears, sparsity, allocation, calibration, model)
+    bar = tqdm(total=len(linears), desc=f"prune {sparsity} {method}", disable=not progress)
+    run = _Run(linears, asked, method, damping, allocation != "uniform", bar)
+    try:
+        if calibration is None:
+            for name in linears:
+                run.prune_together([name], None)
+        else:
+            for here in walk(model, calibration):
+                run.prune_block(here)
+    except BaseException as error:
+        done = ", ".join(run.rows) or "none"
+        error.add_note(f"pruning stopped midway; pruned whole: {done}; every other layer is as it was")
+        raise
+    finally:
+        bar.close()
+    return PruningReport(pd.DataFrame([run.rows[name] for name in linears]))
+
+
+@dataclass
+class _Run:
+    """One call of prune(): what was asked, and the report's rows so far."""
+
+    linears: dict[str, nn.Module]
+    asked: dict[str, Sparsity]
+    method: str
+    damping: float
+    exact_total: bool  # rows may differ by one zero, so that a layer has the count that the allocation gave it
+    bar: tqdm
+    rows: dict[str, dict] = field(default_factory=dict)
+
+    def prune_block(self, here: BlockRun) -> None:
+        """All chosen linears of one block; those that share an input share its statistics and its factor."""
+        if not (wanted := [name for name in here.linears if name in self.linears]):
+            return
+        statistics = here.statistics(gram=self.method == "sparsegpt")
+        for found in {id(statistics[name]): statistics[name] for name in wanted}.values():
+            self.prune_together([name for name in wanted if statistics[name] is found], found)
+
+    def prune_together(self, names: list[str], found: InputStatistics | None) -> None:
+        self.bar.set_postfix_str(names[0])
+        start, weights = time.perf_counter(), [_weight(self.linears[name]) for name in names]
+        for name, old, new in zip(names, weights, self.pruned(names, weights, found), strict=True):
+            new = new.to(old.dtype)
+            error = _output_error(old, new, found)
+            _write(name, self.linears[name], new)
+            seconds, start = time.perf_counter() - start, time.perf_counter()
+            self.rows[name] = {
+                "layer": name, "shape": tuple(old.shape), "asked": str(self.asked[name]), "reached": measure(new),
+                "error": error, "seconds": seconds,
+            }  # fmt: skip
+            self.bar.update()
+
+    def pruned(self, names: list[str], weights: list[Tensor], found: InputStatistics | None) -> Iterable[Tensor]:
+        asked = [self.asked[name] for name in names]
+        if self.method == "sparsegpt":
+            factor = inverse_factor(found.gram, damping=self.damping, name=names[0])
+            yield from sparsegpt_together(weights, *factor, asked, names=names)
+            return
+        for name, weight, sparsity in zip(names, weights, asked, strict=True):
+            wanda = self.method == "wanda"
+            scores = wanda_scores(weight, found.squares.sqrt()) if wanda else magnitude_scores(weight)
+            yield weight * sparsity.mask(scores, per_row=wanda, exact_total=self.exact_total, name=name)
+
+
+def _weight(linear: nn.Module) -> Tensor:
+    with align_module_device(linear):  # loads an offloaded weight
+        return linear.weight.detach().clone()
+
+
+def _write(name: str, linear: nn.Module, weight: Tensor) -> None:
+    """Replace a weight at once, where it lives: in the module, or where accelerate offloaded it to."""
+    hook = getattr(linear, "_hf_hook", None)
+    if not getattr(hook, "offload", False):
+        linear.weight.data.copy_(weight)
+        return
+    store, key = hook.weights_map, "weight"
+    while isinstance(store, PrefixedDataset):
+        store, key = store.dataset, store.prefix + key
+    if isinstance(store, OffloadedWeightsLoader) and key not in store.state_dict:
+        if store.save_folder is None:
+            raise SparsityError(
+                f"{name} is offloaded to the checkpoint itself, which must not change: give offload_folder=…"
+            )
+        offload_weight(weight, key, store.save_folder, store.index)
+    else:
+        store[key].copy_(weight)
+
+
+def _output_error(old: Tensor, new: Tensor, found: InputStatistics | None) -> float:
+    if found is None:
+        return float("nan")
+    before = found.sample @ old.float().T
+    return float((found.sample @ new.float().T - before).square().sum() / before.square().sum().clamp_min(1e-30))
+
+
+def _chosen(model, skip: tuple[str, ...], only: tuple[str, ...]) -> dict[str, nn.Module]:
+    linears = block_linears(model)
+    for pattern in skip + only:
+        if not any(fnmatch(name, pattern) for name in linears):
+            raise SparsityError(f"pattern {pattern!r} matches no linear: names look like {next(iter(linears))}")
+    kept = {name: linear for name, linear in linears.items() if not any(fnmatch(name, pattern) for pattern in skip)}
+    if only:
+        kept = {name: linear for name, linear in kept.items() if any(fnmatch(name, pattern) for pattern in only)}
+    if not kept:
+        raise SparsityError(f"skip={list(skip)} and only={list(only)} leave no linear to prune")
+    return kept
+
+
+def _check_input(model, linears, sparsity, method, calibration) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    if hasattr(model, "peft_config"):
+        raise SparsityError("the model carries an adapter: merge or unload it, prune, then insert a new one")
+    if calibration is None and method != "magnitude":
+        raise ValueError(f"{method} needs calibration batches: LongTensors (batch, length), or use method='magnitude'")
+    for name, linear in linears.items():
+        sparsity.check_fits(linear.weight, name)
+        with align_module_device(linear):
+            if not torch.isfinite(linear.weight).all():
+                raise SparsityError(f"{name} has weights that are not finite: load the model again, or skip={name!r}")
+
+
+def _allocate(linears, sparsity, allocation, calibration, model) -> dict[str, Sparsity]:
+    if allocation == "uniform":
+        return dict.fromkeys(linears, sparsity)
+    if sparsity.m or sparsity.per_row:
+        raise SparsityError(f"{sparsity} gives every row the same share: use allocation='uniform', or a ratio as '50%'")
+    sizes = {name: linear.weight.numel() for name, linear in linears.items()}
+    if isinstance(allocation, Mapping):
+        ratios = allocations.budget(allocation, sizes, sparsity.ratio)
+    elif allocation == "owl" and calibration is not None:
+        ratios = allocations.owl(_outlier_shares(model, linears, calibration), sizes, sparsity.ratio)
+    else:
+        raise ValueError(
+            f"allocation {allocation!r} is not one of 'uniform', 'owl' (with calibration), name pattern → ratio"
+        )
+    return allocations.exact(ratios, sizes, sparsity.ratio)
+
+
+def _outlier_shares(model, linears, calibration) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for here in walk(model, calibration):  # the dense model, before anything is pruned
+        wanted = [name for name in here.linears if name in linears]
+        found = here.statistics() if wanted else {}
+        scores = [wanda_scores(_weight(linears[name]), found[name].squares.sqrt()) for name in wanted]
+        shares |= dict.fromkeys(wanted, allocations.outlier_share(scores) if wanted else 0.0)
+    return shares

@@ -1,0 +1,54 @@
+"""Figures and tables that only notebooks show: a pruning report, a loss curve, trainable parameters side by side."""
+
+import copy
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import nn
+
+from ..experiment.baselines import METHODS, attach
+from ..experiment.plotting import LOOKS, STYLE
+
+
+def plot_pruning_report(table: pd.DataFrame) -> Figure:
+    """Relative output error and reached sparsity per layer, from PruningReport.table."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 5.5), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        kind = table["layer"].str.rsplit(".", n=1).str[-1]
+        colours = [look[1] for look in LOOKS.values()]
+        for number, name in enumerate(dict.fromkeys(kind)):
+            here = table.index[kind == name]
+            looks = {"color": colours[number % len(colours)], "marker": "osD^vPX*"[number % 8], "linestyle": ""}
+            top.plot(here, table.loc[here, "error"], label=name, **looks)
+            bottom.plot(here, 100 * table.loc[here, "reached"], **looks)
+        top.set_ylabel("relative output error")
+        top.legend(fontsize=11, ncols=4, frameon=False)
+        bottom.set_ylabel("zeros (%)")
+        bottom.set_xlabel("linear, in the order of the model")
+    return figure
+
+
+def plot_training(history: list[dict]) -> Figure:
+    """Training loss against steps, from TrainOutput.metrics["history"]."""
+    rows = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(*zip(*rows, strict=True), color="#0072B2", marker="o", markersize=4)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel("training loss (nats per token)")
+    return figure
+
+
+def parameter_table(model: nn.Module, methods: Sequence[str] = tuple(METHODS)) -> pd.DataFrame:
+    """Trainable parameters side by side: method, parameters, share of the model. The model may be on the meta device."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    rows = []
+    for method in methods:
+        trainable = attach(copy.deepcopy(model), method)
+        count = sum(parameter.numel() for parameter in trainable.parameters() if parameter.requires_grad)
+        rows.append({"method": method, "what": METHODS[method], "parameters": count, "share": count / total})
+    return pd.DataFrame(rows)

@@ -1,0 +1,109 @@
+"""The commands, end to end on the embedded model, and what wrong input gets."""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from spp_lite import Sparsity, load
+from spp_lite.cli import main
+from spp_lite.pruning.calibration import block_linears
+
+
+@pytest.mark.parametrize("method, sparsity", [("sparsegpt", "2:4"), ("magnitude", "75%")])
+def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, sparsity):
+    pruned, adapter, merged = (str(tmp_path / name) for name in ("pruned", "adapter", "merged"))
+    command = f"prune --sparsity {sparsity} --method {method} --calibration-samples 8 --out {pruned}"
+    assert main(command.split()) == 0
+    model = AutoModelForCausalLM.from_pretrained(pruned)
+    masks = {name: linear.weight == 0 for name, linear in block_linears(model).items()}
+    for name, linear in block_linears(model).items():
+        Sparsity.parse(sparsity).check(linear.weight, name)
+    assert len(pd.read_csv(tmp_path / "pruned" / "pruning_report.csv")) == len(masks)
+
+    command = f"finetune --model {pruned} --output_dir {adapter} --max_steps 3 --learning_rate 1e-2 --report_to none"
+    assert main([*command.split(), "--disable_tqdm", "true", "--save_strategy", "no"]) == 0
+    assert peft.PeftConfig.from_pretrained(adapter).peft_type == "SPP"
+
+    assert main(f"merge --model {pruned} --adapter {adapter} --out {merged}".split()) == 0
+    after = block_linears(AutoModelForCausalLM.from_pretrained(merged))
+    assert all(not after[name].weight[masks[name]].any() for name in masks)
+    before = block_linears(model)
+    assert any(not torch.equal(after[name].weight, before[name].weight) for name in masks)
+
+    out = tmp_path / "scores.csv"
+    command = f"evaluate --model {merged} --tasks tiny_boolq --limit 5 --out {out}"
+    assert main(command.split()) == 0
+    assert set(pd.read_csv(out)["metric"]) == {"acc", "acc_norm"}
+    assert f"wrote {out}" in capsys.readouterr().out
+
+
+def test_accelerate_trains_one_adapter_with_two_processes(tmp_path):
+    """As on two GPUs: the records are split, one process writes the adapter, and it loads."""
+    pruned, adapter = str(tmp_path / "pruned"), str(tmp_path / "adapter")
+    assert main(f"prune --sparsity 2:4 --method magnitude --out {pruned}".split()) == 0
+    command = (
+        "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
+        f"-m spp_lite.cli finetune --model {pruned} --output_dir {adapter} --max_steps 3 --learning_rate 1e-2 "
+        "--per_device_train_batch_size 2 --report_to none --save_strategy no"
+    )
+    env = {**os.environ, "SPP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command.split()], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("3 steps, training loss") == 1
+    model = peft.PeftModel.from_pretrained(load(pruned)[0], adapter)
+    assert any(bool(tensor.any()) for name, tensor in model.named_parameters() if "spp_beta" in name)
+
+
+def test_demo_writes_table_and_figure(tmp_path, capsys):
+    command = f"demo --sparsity 75% --steps 2 --limit 4 --calibration-samples 8 --out {tmp_path} --save-models"
+    assert main(command.split()) == 0
+    table = pd.read_csv(tmp_path / "demo.csv")
+    assert list(table["method"]) == ["dense", "none", "spp"]
+    assert table["zeros"][1] == table["zeros"][2] == pytest.approx(0.75, abs=0.01)
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
+    text = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'demo.csv'}" in text
+    model, _ = load(tmp_path / "75-spp")
+    assert sum(int((w.weight == 0).sum()) for w in block_linears(model).values()) > 0
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("prune --sparsity 100% --method magnitude --out {tmp}/o", "sparsity 1 is outside [0, 1)"),
+        ("prune --sparsity 4:2 --method magnitude --out {tmp}/o", "pattern 4:2 keeps 4 of 2"),
+        ("prune --sparsity 50% --method obs --out {tmp}/o", "method 'obs' is none of magnitude, wanda, sparsegpt"),
+        ("prune --model {tmp} --sparsity 50% --out {tmp}/o", "is not a model: it has no config.json"),
+        ("prune --sparsity 50% --calibration {tmp}/no.txt --out {tmp}/o", "there is no file"),
+        ("evaluate --tasks tiny_trivia", "lm-eval has no task tiny_trivia"),
+        ("demo --data {tmp}/no.json --out {tmp}/o", "there is no file"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(tmp_path, capsys, command, message):
+    assert main(command.format(tmp=tmp_path).split()) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error and error.startswith("spp-lite ")
+    assert not (tmp_path / "o").exists()
+
+
+def test_prune_spends_a_budget_by_command(tmp_path, capsys):
+    command = f"prune --sparsity 50% --allocation *.down_proj=30% --calibration-samples 4 --out {tmp_path / 'pruned'}"
+    assert main(command.split()) == 0
+    reached = pd.read_csv(tmp_path / "pruned" / "pruning_report.csv").set_index("layer")["reached"]
+    down = reached.index.str.endswith("down_proj")
+    assert reached[down].sub(0.3).abs().max() < 1e-3 and reached[~down].min() > 0.5
+    assert main([*command.split()[:-4], "--out", "x", "--sparsity", "2:4"]) == 2
+    assert "2:4 gives every row the same share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, value", [("SPP_MODEL", "/no/such/model"), ("SPP_DATA", "/no/such/records.json")])
+def test_finetune_takes_model_and_data_from_the_environment(tmp_path, capsys, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert main(f"finetune --output_dir {tmp_path / 'adapter'} --max_steps 1 --report_to none".split()) == 2
+    assert value in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""The grid: runs are done once, a stopped sweep goes on, tables and figures say what was run."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from spp_lite import Sparsity, load, load_alpaca, plotting, pruning
+from spp_lite.cli import main
+from spp_lite.cli.cli_runs import GRID, QUICK
+from spp_lite.experiment.baselines import METHODS
+from spp_lite.experiment.runs import Recipe, Run, do_run
+from spp_lite.experiment.table import RATES, choose_rates, grid, rate_grid, sweep
+from spp_lite.models import embedded, load_tokenizer, resolve, save
+from spp_lite.recover.data import calibration_batches, read_texts
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    texts = read_texts(embedded("text", "calibration.jsonl"))
+    batches = calibration_batches(texts, load_tokenizer(resolve("tiny")), samples=160, length=64)
+    training = {"max_steps": 2, "batch_size": 4}
+    records = load_alpaca("tiny").select(range(40))
+    return Recipe("tiny", records, batches, tasks=["tiny_arc_easy", "tiny_rte"], training=training, limit=10)
+
+
+def test_every_seed_has_a_whole_grid_before_the_next_begins():
+    runs = grid(["none", "spp"], ["wanda"], ["50%", "2:4"], 2, {"spp": 0.05})
+    assert runs[0] == Run("dense", "dense", "0%", 0, 0.0) and len(runs) == 1 + 2 * 2 * 2
+    assert [run.seed for run in runs] == [0] * 5 + [1] * 4
+    assert {run.lr for run in runs if run.method == "spp"} == {0.05} and {run.lr for run in runs} == {0.0, 0.05}
+
+
+def test_the_rate_with_the_best_accuracy_is_chosen_per_method():
+    runs = rate_grid(["none", "spp", "lora", "reconstruct"], "75%")
+    assert {run.method for run in runs} == {"spp", "lora"} and {run.lr for run in runs} == set(RATES)
+    rows = [("spp", 0.1, 0.7), ("spp", 0.01, 0.8), ("lora", 0.1, float("nan")), ("lora", 0.001, 0.5)]
+    table = pd.DataFrame(rows, columns=["method", "lr", "accuracy"])
+    assert choose_rates(table) == {"spp": 0.01, "lora": 0.001}
+    by_perplexity = table.rename(columns={"accuracy": "perplexity"})
+    assert choose_rates(by_perplexity) == {"spp": 0.1, "lora": 0.001}
+
+
+def test_a_sweep_of_another_model_chooses_rates_on_texts_that_it_does_not_score(tmp_path, monkeypatch):
+    monkeypatch.setattr("spp_lite.experiment.runs.RATES", (1e-2, 3e-2))
+    model, tokenizer = load("tiny")
+    save(model, tokenizer, tmp_path / "other")
+    records = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}."} for i in range(120)]
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    command = (
+        f"sweep --model {tmp_path / 'other'} --data {tmp_path / 'records.json'} --calibration-length 32 "
+        "--calibration-samples 8 --methods none spp --pruners wanda --sparsity 50% 2:4 --seeds 1 --steps 2 --batch-size 2 "
+        f"--tasks tiny_rte --limit 4 --out {tmp_path / 'out'}"
+    )
+    assert main(command.split()) == 0
+    rates = pd.read_csv(tmp_path / "out" / "rates.csv")
+    assert "accuracy" not in rates and rates["perplexity"].notna().all() and len(rates) == 2
+    table = pd.read_csv(tmp_path / "out" / "sweep.csv")
+    best = rates.loc[rates["perplexity"].idxmin(), "lr"]
+    assert set(table.loc[table["method"] == "spp", "lr"]) == {best} and table["accuracy"].notna().all()
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} >= {"accuracy", "parameters"}
+
+
+def test_a_sweep_goes_on_where_it_stopped_and_does_nothing_twice(recipe, tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "sweep.csv"
+    runs = grid(["none", "spp", "lora*"], ["wanda"], ["75%"], 1, {"spp": 0.05, "lora*": 0.01})
+    done = []
+
+    def counted(recipe, run):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(run)
+        return do_run(recipe, run)
+
+    monkeypatch.setattr("spp_lite.experiment.runs.do_run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(recipe, runs, path)
+    assert len(pd.read_csv(path)) == 2 == len(done)
+    monkeypatch.setattr("spp_lite.experiment.runs.do_run", do_run)
+    table = sweep(recipe, runs, path)
+    assert len(table) == len(runs) == 4 and not list(path.parent.glob(".*"))
+    monkeypatch.setattr("spp_lite.experiment.runs.do_run", None)
+    pd.testing.assert_frame_equal(sweep(recipe, runs, path), pd.read_csv(path))
+    wanted = {"method", "pruner", "sparsity", "seed", "lr", "parameters", "seconds", "peak_mib", "accuracy"}
+    assert wanted | {"tiny_rte", "zeros_before", "zeros_after", "versions", "error"} <= set(table)
+    sparse = table[table["method"] != "dense"]
+    assert (sparse["zeros_before"] == sparse["zeros_after"]).all() and sparse["zeros_before"].between(0.74, 0.76).all()
+
+
+def test_processes_give_the_rows_of_one_and_a_run_that_fails_says_why(recipe, tmp_path):
+    runs = [Run("spp", "wanda", "2:4", seed, 0.01) for seed in (0, 1)] + [Run("spp", "wanda", "3:5", 0, 0.01)]
+    table = sweep(recipe, runs, tmp_path / "two.csv", jobs=2).set_index(["sparsity", "seed"])
+    assert len(table) == 3 and "not a multiple of 5" in table.loc[("3:5", 0), "error"]
+    assert pd.isna(table.loc[("3:5", 0), "accuracy"])
+    one = do_run(recipe, runs[1])
+    assert table.loc[("2:4", 1), "loss_last"] == pytest.approx(one["loss_last"], rel=1e-4)
+    assert table.loc[("2:4", 1), "accuracy"] == pytest.approx(one["accuracy"], abs=0.06)
+    assert table.loc[("2:4", 0), "loss_last"] != table.loc[("2:4", 1), "loss_last"]  # the seed draws
+
+
+def table_of(rows):
+    columns = ["method", "pruner", "sparsity", "seed", "accuracy", "parameters", "tiny_rte"]
+    return pd.DataFrame([(*row, 100, row[-1]) for row in rows], columns=columns)
+
+
+def test_the_gap_is_taken_within_a_seed_and_left_out_where_there_is_none():
+    rows = [("dense", "dense", "0%", 0, 0.9)]
+    rows += [("none", "wanda", "75%", 0, 0.5), ("spp", "wanda", "75%", 0, 0.7)]
+    rows += [("none", "wanda", "75%", 1, 0.7), ("spp", "wanda", "75%", 1, 0.9)]
+    rows += [("none", "wanda", "50%", 0, 0.89), ("spp", "wanda", "50%", 0, 0.9)]
+    assert plotting.gap_recovered(table_of(rows))["gap"].tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_figures_draw_every_method_of_the_table():
+    rows = [("dense", "dense", "0%", 0, 0.9)]
+    for seed in (0, 1, 2):
+        for pruner in ("wanda", "magnitude"):
+            for sparsity in ("50%", "75%", "2:8"):
+                rows += [("none", pruner, sparsity, seed, 0.5 + seed / 50), ("spp", pruner, sparsity, seed, 0.7)]
+    table = table_of(rows)
+    for figure in (plotting.plot_gap_recovered(table), plotting.plot_tasks(table), plotting.plot_parameters(table)):
+        assert "pruned + SPP" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    panels = plotting.plot_pruners(table, chance=0.3).axes
+    assert [axes.get_title() for axes in panels] == ["50%", "75%", "2:8"]
+    assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["wanda", "magnitude"]
+    ratios, patterns = plotting.plot_accuracy_vs_sparsity(table[table["pruner"] != "magnitude"]).axes
+    assert [tick.get_text() for tick in patterns.get_xticklabels()] == ["2:8"] and len(ratios.containers) == 2
+
+
+@pytest.mark.parametrize("plan", [GRID, QUICK])
+def test_what_the_command_runs_names_methods_pruners_and_patterns(plan):
+    for run in (run for part in plan for run in grid(*part, 1, {})):
+        assert run.method in (*METHODS, "dense") and run.pruner in (*pruning.METHODS, "dense")
+        Sparsity.parse(run.sparsity)
+
+
+@pytest.mark.parametrize("run", [("spp", "wanda", "75%"), ("lora*", "magnitude", "2:8"), ("none", "sparsegpt", "75%")])
+def test_a_committed_cell_is_computed_again_within_its_interval(run):
+    committed = pd.read_csv(embedded("results", "sweep.csv"))
+    cell = committed[(committed[["method", "pruner", "sparsity"]] == run).all(axis=1)]
+    texts = read_texts(embedded("text", "calibration.jsonl"))
+    batches = calibration_batches(texts, load_tokenizer(resolve("tiny")), samples=384, length=128)
+    training = {"max_steps": 80, "batch_size": 16}
+    recipe = Recipe("tiny", load_alpaca("tiny"), batches, training=training, progress=False)
+    found = do_run(recipe, Run(*run, 1, cell["lr"].iloc[0]))["accuracy"]
+    half = plotting.summarise(cell)["half"].iloc[0] * 6**0.5  # of one more run, not of the mean of five
+    assert len(cell) == 5 and abs(found - cell["accuracy"].mean()) <= half
+    assert found == pytest.approx(
+        cell.set_index("seed").loc[1, "accuracy"], abs=0.02
+    )  # other machines round differently
+
+
+def test_an_extra_that_does_not_exist_is_named(recipe):
+    assert "spp+magic: no extra magic" in do_run(recipe, Run("spp+magic", "wanda", "75%", 0, 0.01))["error"]
+
+
+@pytest.mark.parametrize("method", ["spp+distill", "spp+reconstruct+distill"])
+def test_extras_run_and_keep_every_zero(recipe, method):
+    row = do_run(recipe, Run(method, "wanda", "2:4", 0, 0.01))
+    assert not row["error"] and row["zeros_before"] == row["zeros_after"] == 0.5 and row["accuracy"] > 0

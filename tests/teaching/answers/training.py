@@ -1,0 +1,88 @@
+"""The checks of notebook 06 accept right variants and say what is wrong with plausible wrong ones."""
+
+import torch
+
+from spp_lite.recover.data import PROMPT, PROMPT_WITH_INPUT, prompt
+from spp_lite.teaching.checks import ex_06a, ex_06b, ex_06c
+
+
+def right_ids(p, a, e):
+    return [*p, *a, e]
+
+
+def right_labels(p, a, e):
+    return [-100] * len(p) + [*a, e]
+
+
+def tensors(p, a, e):
+    ids = torch.tensor(p + a + [e])
+    labels = ids.clone()
+    labels[: len(p)] = -100
+    return ids, labels
+
+
+def by_hand(record):
+    asked = f"### Instruction:\n{record['instruction']}\n\n"
+    given = ", paired with an input that provides further context" if record["input"] else ""
+    given_text = f"### Input:\n{record['input']}\n\n" if record["input"] else ""
+    ask = "Write a response that appropriately completes the request."
+    return f"Below is an instruction that describes a task{given}. {ask}\n\n{asked}{given_text}### Response:\n"
+
+
+RIGHT = [
+    (ex_06a, lambda p, a, e: (right_ids(p, a, e), right_labels(p, a, e))),
+    (ex_06a, tensors),
+    (ex_06a, lambda p, a, e: [p + a + [e], [*(-100 for _ in p), *a, e]]),
+    (ex_06b, lambda r: (PROMPT_WITH_INPUT if r["input"] else PROMPT).format(**r)),
+    (ex_06b, by_hand),
+    (ex_06c, lambda alpha, lr, s: lr * s * alpha.abs()),
+    (ex_06c, lambda alpha, lr, s: abs((1 + s * alpha * -lr) - 1)),
+    (ex_06c, lambda alpha, lr, s: (lr * s * abs(alpha)).numpy()),
+]
+LABELS = [
+    (lambda p, a, e: p + a + [e], "the prompt counts in the loss"),
+    (lambda p, a, e: [-100] * len(p) + a, "one shorter than ids"),
+    (lambda p, a, e: [-100] * len(p) + a + [-100], "EOS is masked"),
+    (lambda p, a, e: [*a, e], "shorter than ids: put one -100"),
+    (lambda p, a, e: [0] * len(p) + a + [e], "0 is a token"),
+    (lambda p, a, e: [1] * len(p) + a + [e], "1 is a token"),
+    (lambda p, a, e: [*right_labels(p, a, e)[1:], -100], "shifted to the left"),
+    (lambda p, a, e: [*right_labels(p, a, e)[1:], e], "shifted to the left"),
+    (lambda p, a, e: [-100, *right_labels(p, a, e)[:-1]], "shifted to the right"),
+    (lambda p, a, e: p + [-100] * (len(a) + 1), "wrong way round"),
+    (lambda p, a, e: [-100] * (len(p) + len(a) + 1), "nothing to learn"),
+    (lambda p, a, e: [-100 if token in p else token for token in [*p, *a, e]], "by place, not by value"),
+]
+WRONG = [
+    *((ex_06a, lambda p, a, e, f=f: (right_ids(p, a, e), f(p, a, e)), message) for f, message in LABELS),
+    (ex_06a, lambda p, a, e: ..., "still blank"),
+    (ex_06a, lambda p, a, e: right_labels(p, a, e), "return two lists"),
+    (ex_06a, lambda p, a, e: ("ids", "labels"), "return two lists"),
+    (ex_06a, lambda p, a, e: (p + a, right_labels(p, a, e)), "ids lack EOS"),
+    (ex_06a, lambda p, a, e: ([*a, e], right_labels(p, a, e)), "ids lack the prompt"),
+    (ex_06a, lambda p, a, e: ([*p, e, *a], right_labels(p, a, e)), "EOS comes last"),
+    (ex_06a, lambda p, a, e: ([*p, e, *a, e], right_labels(p, a, e)), "one EOS is enough"),
+    (ex_06b, lambda r: None, "still blank"),
+    (ex_06b, lambda r: PROMPT.format(**r), "this record has an input"),
+    (ex_06b, lambda r: PROMPT_WITH_INPUT.format(**r), "the input is empty"),
+    (ex_06b, lambda r: PROMPT_WITH_INPUT if r["input"] else PROMPT, "not filled"),
+    (ex_06b, lambda r: prompt(r) + r["output"], "leave the output out"),
+    (ex_06b, lambda r: prompt(r).strip(), "newline after '### Response:'"),
+    (ex_06b, lambda r: prompt(r)[prompt(r).index("###") :], "Below is an instruction"),
+    (ex_06b, lambda r: prompt(r).replace("\n\n", "\n"), "two newlines"),
+    (ex_06b, lambda r: prompt(r).replace("Response", "Answer"), "from character .* 'Answer"),
+    (ex_06b, lambda r: prompt(r).format(**r), "stopped with KeyError"),
+    (ex_06b, lambda r: [prompt(r)], "a string is asked for"),
+    (ex_06c, lambda alpha, lr, s: ..., "still blank"),
+    (ex_06c, lambda alpha, lr, s: lr * s * alpha, "no sign"),
+    (ex_06c, lambda alpha, lr, s: lr * alpha.abs(), "strength s is missing"),
+    (ex_06c, lambda alpha, lr, s: s * alpha.abs(), "rate is missing"),
+    (ex_06c, lambda alpha, lr, s: lr * s, "α is missing"),
+    (ex_06c, lambda alpha, lr, s: 1 + lr * s * alpha.abs(), "minus 1"),
+    (ex_06c, lambda alpha, lr, s: 1 + lr * s * alpha, "without sign"),
+    (ex_06c, lambda alpha, lr, s: (lr * s * alpha.abs()).mean(), "not their mean"),
+    (ex_06c, lambda alpha, lr, s: (lr * s * alpha.abs()).mean(1), "a mean of each row"),
+    (ex_06c, lambda alpha, lr, s: lr * s * (alpha.abs() + lr), "does not move in the first step"),
+    (ex_06c, lambda alpha, lr, s: 100 * lr * s * alpha.abs(), "not a percentage"),
+    (ex_06c, lambda alpha, lr, s: lr * s * alpha.abs().T, "shape"),
+]
