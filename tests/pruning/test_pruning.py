@@ -4,9 +4,9 @@ import pytest
 import torch
 import transformers as tf
 
-from spp_lite import Sparsity, calibration, prune
+from spp_lite import Sparsity, prune
 from spp_lite.pruning.allocation import outlier_share
-from spp_lite.pruning.calibration import CalibrationError, block_linears, decoder_blocks, walk
+from spp_lite.pruning.calibration import CalibrationError, block_linears, decoder_blocks, linears_of, walk
 from spp_lite.pruning.prune import PruningReport
 from spp_lite.pruning.sparsity import SparsityError, measure
 
@@ -238,7 +238,7 @@ def test_allocations_meet_the_ratio_to_the_weight(method, target, allocation):
 
 def test_owl_gives_blocks_with_outliers_fewer_zeros():
     model = build()
-    for linear in calibration.linears_of(model.model.layers[1]).values():
+    for linear in linears_of(model.model.layers[1]).values():
         linear.weight.data[:, 0] *= 100
     reached, zeros, size = ratios(prune(model, IDS, "60%", allocation="owl", progress=False))
     by_block = reached.groupby(reached.index.str.extract(r"layers\.(\d)", expand=False)).mean()
