@@ -111,7 +111,7 @@ def resolve(name: str | Path | None = None) -> str:
         why = f"its {other} is in another layout" if other else "pickled weights are not loaded"
         raise ValueError(f"{path} has no {WEIGHTS[0]} ({why}): convert it to transformers' format first")
     for file in path.glob("*.safetensors"):
-        if file.open("rb").read(8) == b"version ":
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version "):
             raise ValueError(f"{file} is a git-lfs pointer, not the weights: fetch them with `git lfs pull`")
     return str(path)
 

@@ -20,17 +20,21 @@ def add(parser) -> None:
 def run(options) -> None:
     """Prune, save, and print the report."""
     from .. import Sparsity, load, prune
-    from ..models import require_writable, save
+    from ..models import load_tokenizer, require_writable, resolve, save
+    from ..pruning.prune import METHODS
 
     sparsity = Sparsity.parse(options.sparsity)
+    if options.method not in METHODS:
+        raise ValueError(f"method {options.method!r} is none of {', '.join(METHODS)}")
     folder = require_writable(options.out, model=True, keep=(options.model,))
     given = dict(pair.rsplit("=", 1) for pair in options.allocation if "=" in pair)
     if given and len(given) < len(options.allocation):
         raise ValueError(f"--allocation {' '.join(options.allocation)}: give one word, or only pairs pattern=ratio")
-    model, tokenizer = load(options.model)
+    tokenizer = load_tokenizer(resolve(options.model))
     batches = None if options.method == "magnitude" else calibration(options, tokenizer)
+    model, tokenizer = load(options.model)
     chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
-    report = prune(model, batches, sparsity, method=options.method, progress=options.progress, **chosen)
+    report = prune(model, batches, sparsity, method=options.method, **chosen)
     save(model, tokenizer, folder)
     report.table.to_csv(folder / "pruning_report.csv", index=False)
     print(report.table.to_string(index=False, float_format="{:.4f}".format))

@@ -47,13 +47,7 @@ def finetune(
             f"max_steps={max_steps} and batch_size={batch_size} must be at least 1, learning_rate={learning_rate} at least 0"
         )
     _require_trainable(model)
-    every = train_on_inputs or teacher is not None
-    rows = dataset
-    if "labels" not in dataset.column_names:
-        rows = tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=every)
-    elif teacher is not None:  # it has something to say about every token
-        rows = rows.map(lambda row: {"labels": row["input_ids"]}, load_from_cache_file=False)
-    _check_tokens(model, rows, tokenizer, teacher)
+    rows = _rows(model, dataset, tokenizer, cutoff, train_on_inputs, teacher)
     given = {"max_steps": max_steps, "learning_rate": learning_rate, "batch_size": batch_size}
     with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
         args = args or default_arguments(scratch, **given, seed=seed, progress=progress)
@@ -94,7 +88,14 @@ def _require_trainable(model) -> None:
     raise ValueError(f"no parameter is trainable: {way}")
 
 
-def _check_tokens(model, rows: Dataset, tokenizer, teacher) -> None:
+def _rows(model, dataset: Dataset, tokenizer, cutoff: int, train_on_inputs: bool, teacher) -> Dataset:
+    """Tokens and labels, every token of which has an embedding."""
+    rows = dataset
+    if "labels" not in dataset.column_names:
+        every = train_on_inputs or teacher is not None
+        rows = tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=every)
+    elif teacher is not None:  # it has something to say about every token
+        rows = rows.map(lambda row: {"labels": row["input_ids"]}, load_from_cache_file=False)
     size = model.get_input_embeddings().num_embeddings
     highest = max(max(ids) for ids in rows["input_ids"])
     if highest >= size:
@@ -106,6 +107,7 @@ def _check_tokens(model, rows: Dataset, tokenizer, teacher) -> None:
         )
     if teacher is not None and teacher.config.get_text_config().vocab_size != model.config.get_text_config().vocab_size:
         raise ValueError("teacher and model have vocabularies of other sizes: name the dense model that was pruned")
+    return rows
 
 
 class _Trainer(Trainer):

@@ -9,6 +9,7 @@ from spp_lite.pruning.allocation import outlier_share
 from spp_lite.pruning.calibration import CalibrationError, block_linears, decoder_blocks, linears_of, walk
 from spp_lite.pruning.prune import PruningReport
 from spp_lite.pruning.sparsity import SparsityError, measure
+from spp_lite.teaching import plot_pruning_report
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 WIDE = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -170,11 +171,11 @@ def test_an_interruption_leaves_finished_layers_whole_and_names_them():
     assert torch.isfinite(model(IDS[0]).logits).all()
 
 
-def test_the_report_measures_errors_and_plots_itself():
+def test_the_report_measures_errors_and_can_be_drawn():
     report = prune(build(), IDS, "75%", progress=False)
     assert isinstance(report, PruningReport) and (report.table["error"] > 0).all()
     assert {"layer", "shape", "asked", "reached", "error", "seconds"} == set(report.table.columns)
-    assert report.plot().axes
+    assert plot_pruning_report(report.table).axes
 
 
 def test_an_offloaded_model_is_pruned_too():
