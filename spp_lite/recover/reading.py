@@ -26,7 +26,10 @@ def read_texts(path: str | Path) -> list[str]:
     if isinstance(rows, str):
         return [paragraph for paragraph in re.split(r"\n(?:[^\S\n]*\n)+", rows) if paragraph.strip()]
     rows = [{"text": row} if isinstance(row, str) else row for row in rows]
-    return [pick(str(path), number, row, ("text",))["text"] for number, row in enumerate(rows)]
+    texts = [pick(str(path), number, row, ("text",))["text"] for number, row in enumerate(rows)]
+    if not any(map(str.strip, texts)):
+        raise ValueError(f"{path} holds {len(texts)} records and no text")
+    return texts
 
 
 def pick(source: str, number: int, row: object, fields: tuple[str, ...]) -> dict[str, str]:

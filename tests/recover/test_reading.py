@@ -64,6 +64,10 @@ def test_records_come_back_as_they_were_whatever_the_name_says(file, rows, form,
 
 @given(texts=st.lists(TEXT, min_size=1, max_size=4), form=st.sampled_from([name for name in FORMS if "sv" not in name]))
 def test_texts_come_back_as_they_were(file, texts, form):
+    if not "".join(texts).strip():
+        with pytest.raises(ValueError, match="records and no text"):
+            read_texts(file("c4.txt", json.dumps(texts)))
+        return
     assert read_texts(file("c4.txt", FORMS[form]([{"text": text, "url": "x"} for text in texts]))) == texts
     assert read_texts(file("list.txt", json.dumps(texts))) == texts
 
@@ -151,6 +155,13 @@ def test_paths_without_a_file_are_named(reader, tmp_path):
 def test_a_record_without_a_text_is_named(file, row):
     with pytest.raises(ValueError, match=r"a\.txt: record 1 has no text in 'text'"):
         read_texts(file("a.txt", f'[{{"text": "one"}}, {row}]'))
+
+
+def test_a_file_without_records_is_named(file):
+    with pytest.raises(ValueError, match=r"a\.txt holds 0 records and no text"):
+        read_texts(file("a.txt", "[]"))
+    with pytest.raises(ValueError, match=r"a\.txt holds nothing to learn from: 0 of 0"):
+        load_alpaca(file("a.txt", "instruction,output\n"))
 
 
 def test_ragged_and_broken_tables_are_named(file):
