@@ -1,11 +1,24 @@
+import copy
+import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from spp_lite.models import environment, load, require_network, save
+from spp_lite.models import (
+    embedded,
+    environment,
+    fingerprint,
+    load,
+    load_tokenizer,
+    require_network,
+    require_writable,
+    save,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -36,7 +49,7 @@ def test_folders_that_are_no_models_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"is not a model: it has no config.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"has no .safetensors file"):
+    with pytest.raises(ValueError, match=r"has no model.safetensors"):
         load(tmp_path)
     with pytest.raises(ValueError, match="there is no folder"):
         load(tmp_path / "absent")
@@ -82,7 +95,7 @@ def test_a_failing_save_leaves_the_old_model(small, tmp_path, monkeypatch):
 def test_save_does_not_replace_what_is_no_model(small, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="is not a model folder"):
+    with pytest.raises(ValueError, match="is not a model folder alone"):
         save(small, None, tmp_path / "notes")
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
 
@@ -90,3 +103,157 @@ def test_save_does_not_replace_what_is_no_model(small, tmp_path):
 def test_environment_names_versions():
     found = environment()
     assert found["torch"] == torch.__version__ and {"python", "transformers", "peft", "threads", "gpu"} <= set(found)
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    """A whole model folder with a tokenizer."""
+    tokenizer = load_tokenizer(embedded("tiny-llama"))
+    small.resize_token_embeddings(len(tokenizer))
+    return save(small, tokenizer, tmp_path / "whole")
+
+
+def rewrite(change):
+    """A damage: change(tensors) → tensors of the folder's weight file."""
+
+    def damage(folder):
+        tensors = load_file(folder / "model.safetensors")
+        save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
+
+
+def without(tensors):
+    return {name: tensor for name, tensor in tensors.items() if "up_proj" not in name}
+
+
+def narrower(tensors):
+    return {name: tensor[:4].contiguous() if "up_proj" in name else tensor for name, tensor in tensors.items()}
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def pointer(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+
+
+def consolidated(folder):
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+
+
+def shard_lost(folder):
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def no_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def adapter_inside(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def unknown_type(folder):
+    (folder / "config.json").write_text('{"model_type": "llama9"}')
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (rewrite(without), "lacks 1 of the model's tensors, model.layers.0.mlp.up_proj.weight among them"),
+        (rewrite(narrower), "cannot be loaded: "),
+        (cut, "cannot be loaded: "),
+        (pointer, "is a git-lfs pointer, not the weights: fetch them with `git lfs pull`"),
+        (consolidated, "has no model.safetensors .its consolidated.safetensors is in another layout"),
+        (shard_lost, "cannot be loaded: "),
+        (no_tokenizer, "has no tokenizer: copy its tokenizer.json"),
+        (adapter_inside, "holds an adapter: name the pruned model's own folder"),
+        (unknown_type, "cannot be loaded: |has no tokenizer"),
+    ],
+)
+def test_a_damaged_model_folder_is_named_in_one_sentence(folder, damage, message):
+    damage(folder)
+    with pytest.raises(ValueError, match=message) as found:
+        load(folder)
+    assert str(folder) in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_padding_token_without_an_embedding_is_replaced(small, tmp_path):
+    tokenizer = load_tokenizer(embedded("tiny-llama"))
+    small.resize_token_embeddings(len(tokenizer))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    save(small, tokenizer, tmp_path / "m")
+    with pytest.warns(UserWarning, match=r"the padding token '\[PAD\]' has the number"):
+        model, loaded = load(tmp_path / "m")
+    assert loaded.pad_token_id < model.get_input_embeddings().num_embeddings
+
+
+def test_a_fingerprint_tells_any_two_models_apart(small):
+    whole = fingerprint(small)
+    assert fingerprint(copy.deepcopy(small)) == whole
+    weight = small.model.layers[0].mlp.up_proj.weight
+    with torch.no_grad():
+        weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(torch.inf))
+    assert fingerprint(small) != whole
+    changed = fingerprint(small)
+    assert fingerprint(copy.deepcopy(small).bfloat16()) != changed
+    small.requires_grad_(False)
+    weight.requires_grad_(True)
+    frozen = fingerprint(small, frozen=True)
+    weight.data += 1
+    assert fingerprint(small, frozen=True) == frozen != fingerprint(small)
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        (lambda folder: folder.write_text("mine"), "is a file: name a folder"),
+        (lambda folder: (folder / "photos").mkdir(parents=True), r"not a model folder alone \(photos is there\)"),
+        (lambda folder: save_notes(folder), r"not a model folder alone \(notes.txt is there\)"),
+    ],
+)
+def test_a_folder_that_cannot_take_a_model_is_refused_before_the_work(tmp_path, prepare, message):
+    prepare(tmp_path / "out")
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        require_writable(tmp_path / "out", model=True)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def save_notes(folder):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "notes.txt").write_text("years of work")
+
+
+def test_inputs_and_full_disks_are_refused_too(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    with pytest.raises(ValueError, match="is read by this command and would be overwritten"):
+        require_writable(tmp_path / "link", keep=(None, str(tmp_path / "model")))
+    with pytest.raises(ValueError, match=r"needs 1000000000.00 GB and has .* GB free"):
+        require_writable(tmp_path / "new", size=10**18)
+    assert require_writable(tmp_path / "deep" / "new") == tmp_path / "deep" / "new"
+    assert not (tmp_path / "deep").exists()
+    with pytest.raises(ValueError, match="nothing can be written to /proc"):
+        require_writable("/proc/spp-lite-test")
+
+
+def test_save_fills_a_mount_point(small, tmp_path, monkeypatch):
+    """A container's volume can be neither renamed nor replaced; its files can."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "volume")
+    (tmp_path / "volume").mkdir()
+    save(small, None, tmp_path / "volume")
+    with torch.no_grad():
+        small.model.embed_tokens.weight.add_(1)
+    inode = (tmp_path / "volume").stat().st_ino
+    save(small, None, tmp_path / "volume")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "volume")
+    assert torch.equal(loaded.model.embed_tokens.weight, small.model.embed_tokens.weight)
+    assert (tmp_path / "volume").stat().st_ino == inode and not list((tmp_path / "volume").glob(".*"))

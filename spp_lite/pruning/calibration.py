@@ -19,15 +19,27 @@ class CalibrationError(ValueError):
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The model's decoder blocks and their dotted name: its largest list of modules of one class that holds linears."""
+    """The language model's decoder blocks and their dotted name: the largest list of modules that holds linears.
+
+    Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
     found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1 and linears_of(module[0])
+        (f"{prefix}.{name}".strip("."), module)
+        for name, module in (model.get_submodule(prefix) if prefix else model).named_modules()
+        if isinstance(module, nn.ModuleList) and linears_of(module)
     ]
     if not found:
-        raise CalibrationError(f"{type(model).__name__} has no decoder blocks: a list of equal modules with linears")
+        raise CalibrationError(f"{type(model).__name__} has no decoder blocks: a list of modules that hold linears")
     return max(found, key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
+
+
+def block_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every weight of two or more dimensions in the decoder blocks, by full name: what a share of zeros is counted
+    against. Beside the linears' these are fused experts, routers and convolutions, which prune() leaves dense."""
+    prefix, blocks = decoder_blocks(model)
+    return {f"{prefix}.{name}": weight for name, weight in blocks.named_parameters() if weight.dim() > 1}
 
 
 def linears_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -170,8 +182,15 @@ def _capture(model, blocks, batches) -> tuple[list[Tensor], list[list[tuple[tupl
     with _skipped(blocks) as record:
         for batch in batches:
             record.clear()
+            if int(batch["input_ids"].max()) >= len(weight):
+                raise CalibrationError(
+                    f"calibration holds token {int(batch['input_ids'].max())}, the model has {len(weight)} embeddings: "
+                    "use the model's own tokenizer"
+                )
             with suppress(_Stop):
                 model(**{key: value.to(device) for key, value in batch.items()}, use_cache=False)
+            if len(record) != len(blocks):
+                raise CalibrationError(f"{type(model).__name__} runs {len(record)} of its {len(blocks)} blocks in turn")
             hidden.append(record[0][0])
             calls.append([(args, kwargs) for _, args, kwargs in record])
     return hidden, calls
@@ -182,17 +201,17 @@ def _skipped(blocks) -> Iterator[list]:
     """Within: a block notes its arguments and hands its input on, in the form that a real block returns it."""
     record: list = []
     real = {block: block.__dict__.get("forward") for block in blocks}
-    shape: list[bool] = []  # does a block return a tuple? asked once of the first
+    tuples: dict[type, bool] = {}  # does a block of this class return a tuple? asked once of each
 
     def skip(block, *args, **kwargs):
         first = kwargs.pop("hidden_states") if "hidden_states" in kwargs else args[0]
         rest = args[1:] if args and args[0] is first else args
         record.append((first, rest, kwargs))
-        if not shape:
-            shape.append(isinstance(type(block).forward(block, first, *rest, **kwargs), tuple))
+        if type(block) not in tuples:
+            tuples[type(block)] = isinstance(type(block).forward(block, first, *rest, **kwargs), tuple)
         if len(record) == len(blocks):
             raise _Stop
-        return (first,) if shape[0] else first
+        return (first,) if tuples[type(block)] else first
 
     try:
         for block in blocks:

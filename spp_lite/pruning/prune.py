@@ -3,7 +3,9 @@
 Joins sparsity, calibration and criteria. Knows nothing about adapters or training.
 """
 
+import math
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -15,39 +17,51 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import allocation as allocations
-from .calibration import BlockRun, InputStatistics, block_linears, walk
+from .calibration import BlockRun, InputStatistics, block_linears, block_matrices, walk
 from .criteria import inverse_factor, magnitude_scores, sparsegpt_together, wanda_scores
 from .sparsity import Sparsity, SparsityError, measure
 
 METHODS = ("magnitude", "wanda", "sparsegpt")
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
 class PruningReport:
     """table: one row a linear: layer, shape, asked, reached (share of zeros), error (‖ΔW x‖² / ‖W x‖² on calibration
-    inputs, NaN without), seconds."""
+    inputs, NaN without), seconds. left_dense: the decoder blocks' other matrices (skipped, fused experts, routers, …),
+    name → weights. zeros, total: exact zeros of the blocks' matrices; weights of the whole model."""
 
     table: pd.DataFrame
+    left_dense: dict[str, int]
+    zeros: int
+    total: int
+
+    @property
+    def pruned(self) -> int:
+        """Weights of the pruned linears."""
+        return int(self.table["shape"].map(math.prod).sum())
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros over all pruned linears."""
-        size = self.table["shape"].map(lambda shape: shape[0] * shape[1])
-        return float((self.table["reached"] * size).sum() / size.sum())
+        """Share of zeros over the pruned linears alone; of_blocks tells the share of all that they stand among."""
+        return float((self.table["reached"] * self.table["shape"].map(math.prod)).sum()) / self.pruned
+
+    @property
+    def of_blocks(self) -> float:
+        """Share of zeros over all matrices of the decoder blocks."""
+        return self.zeros / (self.pruned + sum(self.left_dense.values()))
+
+    def __str__(self) -> str:
+        left = f" ({len(self.left_dense)} left dense, {min(self.left_dense)} among them)" if self.left_dense else ""
+        shares = f"{self.of_blocks:.1%} of the blocks' matrices{left}, {self.zeros / self.total:.1%} of all weights"
+        return f"zeros: {self.sparsity:.1%} of the {len(self.table)} pruned linears, {shares}"
 
 
 def prune(
-    model: nn.Module,
-    calibration: Iterable[Tensor] | None = None,
-    sparsity: str | float | Sparsity = "50%",
-    method: str = "wanda",
-    *,
-    skip: Iterable[str] = (),
-    only: Iterable[str] = (),
-    allocation: str | Mapping[str, float] = "uniform",
-    damping: float = 0.01,
-    progress: bool = True,
-) -> PruningReport:
+    model: nn.Module, calibration: Iterable[Tensor] | None = None, sparsity: str | float | Sparsity = "50%",
+    method: str = "wanda", *, skip: Iterable[str] = (), only: Iterable[str] = (),
+    allocation: str | Mapping[str, float] = "uniform", damping: float = 0.01, progress: bool = True,
+) -> PruningReport:  # fmt: skip
     """Zero the least important weights of every linear of the decoder blocks, in place.
 
     calibration: LongTensors (batch, length), or dicts with input_ids and attention_mask; not needed for magnitude.
@@ -59,6 +73,7 @@ def prune(
     """
     sparsity, linears = Sparsity.parse(sparsity), _chosen(model, tuple(skip), tuple(only))
     _check_input(model, linears, sparsity, method, calibration)
+    others = _left_dense(model, linears)
     calibration = list(calibration) if calibration is not None else None
     asked = _allocate(linears, sparsity, allocation, calibration, model)
     bar = tqdm(total=len(linears), desc=f"prune {sparsity} {method}", disable=not progress)
@@ -76,7 +91,11 @@ def prune(
         raise
     finally:
         bar.close()
-    return PruningReport(pd.DataFrame([run.rows[name] for name in linears]))
+    table = pd.DataFrame([run.rows[name] for name in linears])
+    zeros = sum(round(row.reached * math.prod(row.shape)) for row in table.itertuples())
+    zeros += sum(weight.numel() - int(weight.count_nonzero()) for weight in others.values() if not weight.is_meta)
+    left_dense = {name: weight.numel() for name, weight in others.items()}
+    return PruningReport(table, left_dense, zeros, sum(weight.numel() for weight in model.parameters()))
 
 
 @dataclass
@@ -176,11 +195,31 @@ def _check_input(model, linears, sparsity, method, calibration) -> None:
         raise SparsityError("the model carries an adapter: merge or unload it, prune, then insert a new one")
     if calibration is None and method != "magnitude":
         raise ValueError(f"{method} needs calibration batches: LongTensors (batch, length), or use method='magnitude'")
+    owners: dict[int, str] = {}
     for name, linear in linears.items():
+        if linear.weight.dtype not in FLOATS:
+            kind = f"{type(linear).__name__} of {linear.weight.dtype}"
+            raise SparsityError(f"{name} is a quantised {kind}: prune the unquantised model, or skip={name!r}")
+        if (other := owners.setdefault(id(linear.weight), name)) != name:
+            raise SparsityError(f"{name} and {other} share one weight, which would be pruned twice: skip one of them")
         sparsity.check_fits(linear.weight, name)
         with align_module_device(linear):
             if not torch.isfinite(linear.weight).all():
                 raise SparsityError(f"{name} has weights that are not finite: load the model again, or skip={name!r}")
+
+
+def _left_dense(model, linears) -> dict[str, nn.Parameter]:
+    """The matrices of the blocks that are not pruned; a warning names those that no option can reach."""
+    every, chosen = ({f"{name}.weight" for name in names} for names in (block_linears(model), linears))
+    sizes = {name: weight.numel() for name, weight in block_matrices(model).items()}
+    if fused := [name for name in sizes if name not in every]:
+        largest, share = max(fused, key=sizes.get), sum(sizes[name] for name in fused) / sum(sizes.values())
+        warnings.warn(
+            f"{len(fused)} matrices of the decoder blocks, {share:.1%} of their weights, are no linears and stay dense, "
+            f"{largest} among them",
+            stacklevel=3,
+        )
+    return {name: weight for name, weight in block_matrices(model).items() if name not in chosen}
 
 
 def _allocate(linears, sparsity, allocation, calibration, model) -> dict[str, Sparsity]:

@@ -3,134 +3,212 @@
 Works for any model whose trainable parameters are marked: an SPP or other PEFT adapter, or a whole model.
 """
 
+import hashlib
+import json
 import tempfile
-from dataclasses import dataclass, field
-from functools import partial
+import warnings
+import zipfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
+from ..adapter import check_adapter_weights
+from ..models import environment, fingerprint
 from .data import tokenize_records
 
-
-@dataclass
-class FinetuneArguments:
-    """What `spp-lite finetune` takes beside every field of transformers' TrainingArguments."""
-
-    model: str | None = field(
-        default=None, metadata={"help": "pruned: folder or hub id (default: $SPP_MODEL, else tiny)"}
-    )
-    data: str | None = field(default=None, metadata={"help": "Alpaca JSON or hub id (default: $SPP_DATA, else tiny)"})
-    r: int = field(default=16, metadata={"help": "row blocks of alpha"})
-    scaling: float = field(default=2.0, metadata={"help": "s in W * (1 + s * R(alpha) * beta)"})
-    dropout: float = field(default=0.0, metadata={"help": "on the input of the SPP branch; above 0 training is slower"})
-    cutoff: int = field(default=512, metadata={"help": "tokens a record"})
-    train_on_inputs: bool = field(default=False, metadata={"help": "count the prompt in the loss, as the authors do"})
-    teacher: str | None = field(default=None, metadata={"help": "the dense model: learn its predictions, not the text"})
+NOTE = "spp_run.json"  # beside every checkpoint: what made it
 
 
 def finetune(
-    model,
-    dataset: Dataset,
-    tokenizer,
-    *,
-    max_steps: int = 200,
-    learning_rate: float = 4e-3,
-    batch_size: int = 32,
-    cutoff: int = 512,
-    train_on_inputs: bool = False,
-    seed: int = 42,
-    teacher: nn.Module | None = None,
-    args: TrainingArguments | None = None,
-    callbacks: list | None = None,
-    progress: bool = True,
-) -> TrainOutput:
+    model, dataset: Dataset, tokenizer, *, max_steps: int = 200, learning_rate: float = 4e-3, batch_size: int = 32,
+    cutoff: int = 512, train_on_inputs: bool = False, seed: int = 42, teacher: nn.Module | None = None,
+    args: TrainingArguments | None = None, callbacks: list | None = None, progress: bool = True,
+) -> TrainOutput:  # fmt: skip
     """Train the model's trainable parameters on Alpaca records, or on rows that are tokenized already.
 
     args: a whole TrainingArguments; then max_steps, learning_rate, batch_size, seed and progress are not used. Its
-    output_dir is where checkpoints go; a run that was stopped goes on from the last one there when
-    args.resume_from_checkpoint is set. The defaults follow the authors' code: AdamW, weight decay 1e-3, warm-up over
-    3 % of the steps, then linear decay. train_on_inputs: count the prompt in the loss too, as the authors do.
-    teacher: the dense model; the loss is then KL(teacher ‖ model) at every token, prompt and answer alike.
-    Returns transformers' TrainOutput; metrics["history"] holds the logged losses and learning rates.
-    Raises ValueError when nothing is trainable or no record fits the cutoff.
+    output_dir is where checkpoints go; a run that was stopped goes on from the last whole one there when
+    args.resume_from_checkpoint is set, if base, records and settings are still those that made it. The defaults follow
+    the authors' code: AdamW, weight decay 1e-3, warm-up over 3 % of the steps, then linear decay. train_on_inputs:
+    count the prompt in the loss too, as the authors do. teacher: the dense model; the loss is then KL(teacher ‖ model)
+    per token, prompt and answer alike. Returns transformers' TrainOutput; metrics["history"] holds the logged losses
+    and learning rates. Raises ValueError when nothing is trainable, no record fits the cutoff, a token has no
+    embedding, or the loss is not finite.
     """
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError("no parameter is trainable: insert an adapter first, e.g. get_peft_model(model, SppConfig())")
-    rows = (
-        dataset
-        if "labels" in dataset.column_names
-        else tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
-    )
-    with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
-        args = args or default_arguments(
-            scratch,
-            max_steps=max_steps,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
+    if args is None and (max_steps < 1 or batch_size < 1 or not learning_rate >= 0):
+        raise ValueError(
+            f"max_steps={max_steps} and batch_size={batch_size} must be at least 1, learning_rate={learning_rate} at least 0"
         )
-        collator = DataCollatorForSeq2Seq(tokenizer, padding=True)
-        trainer_class = Trainer if teacher is None else partial(_Distilling, teacher)
-        trainer = trainer_class(model, args, data_collator=collator, train_dataset=rows, callbacks=callbacks)
+    _require_trainable(model)
+    rows = _rows(model, dataset, tokenizer, cutoff, train_on_inputs, teacher)
+    given = {"max_steps": max_steps, "learning_rate": learning_rate, "batch_size": batch_size}
+    with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
+        args = args or default_arguments(scratch, **given, seed=seed, progress=progress)
+        if (Path(args.output_dir) / "config.json").exists():
+            raise ValueError(
+                f"output_dir={args.output_dir} is a model's folder, which would take the adapter for its own"
+            )
+        note = _Note(model, rows, args, teacher)
+        trainer = _Trainer(
+            model, args, teacher=teacher, train_dataset=rows, callbacks=[*(callbacks or []), note],
+            data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+        )  # fmt: skip
         trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
         cache, model.config.use_cache = model.config.use_cache, False
         try:
-            output = trainer.train(resume_from_checkpoint=_checkpoint(args))
+            output = trainer.train(resume_from_checkpoint=_checkpoint(model, args, note))
         finally:
             model.config.use_cache = cache
     model.eval()
-    return output._replace(metrics={**output.metrics, "history": trainer.state.log_history})
-
-
-class _Distilling(Trainer):
-    """Self-distillation: the pruned model learns what its dense parent predicts, not what the records say."""
-
-    def __init__(self, teacher: nn.Module, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.teacher = teacher.eval()
-        self.model_accepts_loss_kwargs = False  # so that Trainer itself divides by the accumulation steps
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        real = inputs["attention_mask"][:, 1:].bool()
-        given = {name: value for name, value in inputs.items() if name != "labels"}
-        outputs = model(**given)
-        with torch.no_grad():
-            target = self.teacher(**given).logits[:, :-1][real].float().log_softmax(-1)
-        found = outputs.logits[:, :-1][real].float().log_softmax(-1)
-        loss = F.kl_div(found, target, reduction="batchmean", log_target=True)
-        return (loss, outputs) if return_outputs else loss
+    return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
 def default_arguments(output_dir, *, max_steps, learning_rate, batch_size, seed, progress) -> TrainingArguments:
     """The authors' settings, without checkpoints or reports."""
     return TrainingArguments(
-        output_dir=str(output_dir),
-        max_steps=max_steps,
-        learning_rate=learning_rate,
-        per_device_train_batch_size=batch_size,
-        weight_decay=1e-3,
-        warmup_steps=0.03,
-        lr_scheduler_type="linear",
-        logging_steps=max(1, max_steps // 50),
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=not progress,
-        seed=seed,
-        dataloader_pin_memory=False,
-    )
+        output_dir=str(output_dir), max_steps=max_steps, learning_rate=learning_rate, seed=seed, weight_decay=1e-3,
+        per_device_train_batch_size=batch_size, warmup_steps=0.03, lr_scheduler_type="linear", report_to="none",
+        logging_steps=max(1, max_steps // 50), save_strategy="no", disable_tqdm=not progress, dataloader_pin_memory=False,
+    )  # fmt: skip
 
 
-def _checkpoint(args: TrainingArguments) -> str | bool:
+def _require_trainable(model) -> None:
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        return
+    way = "insert an adapter first, e.g. get_peft_model(model, SppConfig())"
+    if isinstance(model, PeftModel):
+        way = "load the adapter with PeftModel.from_pretrained(…, is_trainable=True)"
+    raise ValueError(f"no parameter is trainable: {way}")
+
+
+def _rows(model, dataset: Dataset, tokenizer, cutoff: int, train_on_inputs: bool, teacher) -> Dataset:
+    """Tokens and labels, every token of which has an embedding."""
+    rows = dataset
+    if "labels" not in dataset.column_names:
+        every = train_on_inputs or teacher is not None
+        rows = tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=every)
+    elif teacher is not None:  # it has something to say about every token
+        rows = rows.map(lambda row: {"labels": row["input_ids"]}, load_from_cache_file=False)
+    size = model.get_input_embeddings().num_embeddings
+    highest = max(max(ids) for ids in rows["input_ids"])
+    if highest >= size:
+        raise ValueError(f"the records hold token {highest}, the model has {size} embeddings: load its own tokenizer")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
+        raise ValueError(
+            f"the padding token's number {tokenizer.pad_token_id} has none of the model's {size} embeddings: "
+            "set tokenizer.pad_token to one that has, e.g. tokenizer.eos_token"
+        )
+    if teacher is not None and teacher.config.get_text_config().vocab_size != model.config.get_text_config().vocab_size:
+        raise ValueError("teacher and model have vocabularies of other sizes: name the dense model that was pruned")
+    return rows
+
+
+class _Trainer(Trainer):
+    """Trainer that stops at a loss that is no number (Trainer itself logs the last good one) and that can distil: the
+    pruned model then learns what its dense parent predicts, not what the records say."""
+
+    def __init__(self, *args, teacher: nn.Module | None = None, **kwargs) -> None:
+        super().__init__(*args, compute_loss_func=self._distance if teacher is not None else None, **kwargs)
+        self.teacher = teacher if teacher is None else teacher.eval().to(self.args.device)
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"training diverged: the loss of step {self.state.global_step + 1} is {float(loss)}: use a smaller "
+                f"learning rate than {self.args.learning_rate:g}"
+            )
+        return loss
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if self.teacher is not None:
+            with torch.no_grad():
+                self._target = self.teacher(**{k: v for k, v in inputs.items() if k != "labels"}).logits
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _distance(self, outputs, labels, num_items_in_batch=None):
+        """KL(teacher ‖ model), summed over this batch's tokens, divided by those of the whole accumulated batch."""
+        real = labels[:, 1:] != -100
+        found, target = (logits[:, :-1][real].float().log_softmax(-1) for logits in (outputs.logits, self._target))
+        count = real.sum() if num_items_in_batch is None else num_items_in_batch
+        return F.kl_div(found, target, reduction="sum", log_target=True) / count
+
+
+class _Note(TrainerCallback):
+    """Writes beside every checkpoint what made it, and compares when a run is resumed."""
+
+    def __init__(self, model, rows: Dataset, args: TrainingArguments, teacher) -> None:
+        digest = hashlib.sha256(json.dumps([rows["input_ids"][:], rows["labels"][:]]).encode())
+        adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
+        self.made_by = {
+            "base": fingerprint(model, frozen=True),
+            "records": digest.hexdigest()[:16],
+            "adapter": json.loads(json.dumps(adapters, default=lambda value: sorted(map(str, value)))),
+            "batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "seed": args.seed,
+            "teacher": None if teacher is None else fingerprint(teacher),
+        }
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / NOTE).write_text(json.dumps(self.made_by | {"versions": environment()}, indent=2))
+
+    def compare(self, checkpoint: Path) -> None:
+        """Raise ValueError when this run would go on with something else than what made the checkpoint."""
+        if not (checkpoint / NOTE).is_file():
+            warnings.warn(f"{checkpoint} has no {NOTE}: nobody can tell what base and records made it", stacklevel=2)
+            return
+        there = json.loads((checkpoint / NOTE).read_text())
+        for key, now in self.made_by.items():
+            if there.get(key) != now:
+                raise ValueError(
+                    f"{checkpoint} was made with another {key} ({there.get(key)}, now {now}): go on with what made it, "
+                    "or name another output_dir"
+                )
+
+
+def _checkpoint(model, args: TrainingArguments, note: _Note) -> str | bool:
+    """The last whole checkpoint, where one is wanted; one that was cut short is named and passed over."""
     wanted = args.resume_from_checkpoint
     if wanted in (None, False, "False", "false"):
         return False
-    if wanted in (True, "True", "true"):
-        return (get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None) or False
-    return wanted
+    if automatic := wanted in (True, "True", "true"):
+        found = [path for path in Path(args.output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
+    elif not (found := [Path(wanted)])[0].is_dir():
+        raise ValueError(f"resume_from_checkpoint={wanted}: there is no such folder; 'true' takes the last one")
+    for path in sorted(found, key=lambda path: int("0" + path.name[11:]), reverse=True):
+        if problem := _broken(path):
+            if not automatic:
+                raise ValueError(f"the checkpoint {path} is not whole ({problem}): name the one before it")
+            warnings.warn(f"the checkpoint {path} is not whole ({problem}): the one before it is used", stacklevel=2)
+            continue
+        note.compare(path)
+        if isinstance(model, PeftModel):
+            check_adapter_weights(model, path)
+        return str(path)
+    return False
+
+
+def _broken(checkpoint: Path) -> str:
+    """Which file of a checkpoint is missing or was cut short; "" for none."""
+    if not list(checkpoint.glob("*.safetensors")):
+        return "it has no .safetensors file"
+    for path in (checkpoint / "trainer_state.json", *sorted(checkpoint.iterdir())):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix == ".safetensors":
+                safe_open(path, "pt")
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+                return f"{path.name} was cut short"
+        except (OSError, ValueError, SafetensorError) as error:
+            return f"{path.name}: {error}"
+    return "" if list(checkpoint.glob("optimizer*")) else "it has no optimizer state"

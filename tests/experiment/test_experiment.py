@@ -5,13 +5,16 @@ import json
 import pandas as pd
 import pytest
 
-from spp_lite import Sparsity, load, load_alpaca, plotting, pruning
+from spp_lite import Sparsity, load, load_alpaca
 from spp_lite.cli import main
 from spp_lite.cli.cli_runs import GRID, QUICK
+from spp_lite.experiment import plotting
 from spp_lite.experiment.baselines import METHODS
 from spp_lite.experiment.runs import Recipe, Run, do_run
+from spp_lite.experiment.statistics import gap_recovered, summarise
 from spp_lite.experiment.table import RATES, choose_rates, grid, rate_grid, sweep
 from spp_lite.models import embedded, load_tokenizer, resolve, save
+from spp_lite.pruning.prune import METHODS as PRUNERS
 from spp_lite.recover.data import calibration_batches, read_texts
 
 
@@ -42,7 +45,7 @@ def test_the_rate_with_the_best_accuracy_is_chosen_per_method():
 
 
 def test_a_sweep_of_another_model_chooses_rates_on_texts_that_it_does_not_score(tmp_path, monkeypatch):
-    monkeypatch.setattr("spp_lite.experiment.runs.RATES", (1e-2, 3e-2))
+    monkeypatch.setattr("spp_lite.experiment.table.RATES", (1e-2, 3e-2))
     model, tokenizer = load("tiny")
     save(model, tokenizer, tmp_path / "other")
     records = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}."} for i in range(120)]
@@ -72,14 +75,14 @@ def test_a_sweep_goes_on_where_it_stopped_and_does_nothing_twice(recipe, tmp_pat
         done.append(run)
         return do_run(recipe, run)
 
-    monkeypatch.setattr("spp_lite.experiment.runs.do_run", counted)
+    monkeypatch.setattr("spp_lite.experiment.table.do_run", counted)
     with pytest.raises(KeyboardInterrupt):
         sweep(recipe, runs, path)
     assert len(pd.read_csv(path)) == 2 == len(done)
-    monkeypatch.setattr("spp_lite.experiment.runs.do_run", do_run)
+    monkeypatch.setattr("spp_lite.experiment.table.do_run", do_run)
     table = sweep(recipe, runs, path)
     assert len(table) == len(runs) == 4 and not list(path.parent.glob(".*"))
-    monkeypatch.setattr("spp_lite.experiment.runs.do_run", None)
+    monkeypatch.setattr("spp_lite.experiment.table.do_run", None)
     pd.testing.assert_frame_equal(sweep(recipe, runs, path), pd.read_csv(path))
     wanted = {"method", "pruner", "sparsity", "seed", "lr", "parameters", "seconds", "peak_mib", "accuracy"}
     assert wanted | {"tiny_rte", "zeros_before", "zeros_after", "versions", "error"} <= set(table)
@@ -108,7 +111,7 @@ def test_the_gap_is_taken_within_a_seed_and_left_out_where_there_is_none():
     rows += [("none", "wanda", "75%", 0, 0.5), ("spp", "wanda", "75%", 0, 0.7)]
     rows += [("none", "wanda", "75%", 1, 0.7), ("spp", "wanda", "75%", 1, 0.9)]
     rows += [("none", "wanda", "50%", 0, 0.89), ("spp", "wanda", "50%", 0, 0.9)]
-    assert plotting.gap_recovered(table_of(rows))["gap"].tolist() == pytest.approx([0.5, 1.0])
+    assert gap_recovered(table_of(rows))["gap"].tolist() == pytest.approx([0.5, 1.0])
 
 
 def test_figures_draw_every_method_of_the_table():
@@ -130,7 +133,7 @@ def test_figures_draw_every_method_of_the_table():
 @pytest.mark.parametrize("plan", [GRID, QUICK])
 def test_what_the_command_runs_names_methods_pruners_and_patterns(plan):
     for run in (run for part in plan for run in grid(*part, 1, {})):
-        assert run.method in (*METHODS, "dense") and run.pruner in (*pruning.METHODS, "dense")
+        assert run.method in (*METHODS, "dense") and run.pruner in (*PRUNERS, "dense")
         Sparsity.parse(run.sparsity)
 
 
@@ -143,7 +146,7 @@ def test_a_committed_cell_is_computed_again_within_its_interval(run):
     training = {"max_steps": 80, "batch_size": 16}
     recipe = Recipe("tiny", load_alpaca("tiny"), batches, training=training, progress=False)
     found = do_run(recipe, Run(*run, 1, cell["lr"].iloc[0]))["accuracy"]
-    half = plotting.summarise(cell)["half"].iloc[0] * 6**0.5  # of one more run, not of the mean of five
+    half = summarise(cell)["half"].iloc[0] * 6**0.5  # of one more run, not of the mean of five
     assert len(cell) == 5 and abs(found - cell["accuracy"].mean()) <= half
     assert found == pytest.approx(
         cell.set_index("seed").loc[1, "accuracy"], abs=0.02

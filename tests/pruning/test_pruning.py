@@ -4,11 +4,12 @@ import pytest
 import torch
 import transformers as tf
 
-from spp_lite import Sparsity, calibration, prune
+from spp_lite import Sparsity, prune
 from spp_lite.pruning.allocation import outlier_share
-from spp_lite.pruning.calibration import CalibrationError, block_linears, decoder_blocks, walk
+from spp_lite.pruning.calibration import CalibrationError, block_linears, decoder_blocks, linears_of, walk
 from spp_lite.pruning.prune import PruningReport
 from spp_lite.pruning.sparsity import SparsityError, measure
+from spp_lite.teaching import plot_pruning_report
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 WIDE = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -170,11 +171,11 @@ def test_an_interruption_leaves_finished_layers_whole_and_names_them():
     assert torch.isfinite(model(IDS[0]).logits).all()
 
 
-def test_the_report_measures_errors_and_plots_itself():
+def test_the_report_measures_errors_and_can_be_drawn():
     report = prune(build(), IDS, "75%", progress=False)
     assert isinstance(report, PruningReport) and (report.table["error"] > 0).all()
     assert {"layer", "shape", "asked", "reached", "error", "seconds"} == set(report.table.columns)
-    assert report.plot().axes
+    assert plot_pruning_report(report.table).axes
 
 
 def test_an_offloaded_model_is_pruned_too():
@@ -238,7 +239,7 @@ def test_allocations_meet_the_ratio_to_the_weight(method, target, allocation):
 
 def test_owl_gives_blocks_with_outliers_fewer_zeros():
     model = build()
-    for linear in calibration.linears_of(model.model.layers[1]).values():
+    for linear in linears_of(model.model.layers[1]).values():
         linear.weight.data[:, 0] *= 100
     reached, zeros, size = ratios(prune(model, IDS, "60%", allocation="owl", progress=False))
     by_block = reached.groupby(reached.index.str.extract(r"layers\.(\d)", expand=False)).mean()

@@ -4,6 +4,7 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from spp_lite import SppConfig, finetune, load, load_alpaca, prune
@@ -87,16 +88,120 @@ def test_a_teacher_is_learned_at_every_token_whatever_the_answers_say(pruned, re
     assert distance(adapted) < 0.8 * before
 
 
-def test_a_teachers_loss_is_the_same_in_micro_batches(pruned, records, tmp_path):
+def arguments(folder, **more):
+    quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "dataloader_pin_memory": False}
+    return TrainingArguments(output_dir=str(folder), **{**quiet, "max_steps": 1, "learning_rate": 1e-2, **more})
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_the_update_is_the_same_however_a_batch_is_cut(pruned, tmp_path, taught):
+    """Rows of 2 and of 30 tokens: a mean of means would weigh the short ones fifteen times as much."""
     model, tokenizer = pruned
-    losses = []
-    for batch, accumulation in ((8, 1), (4, 2)):
-        adapted = peft.get_peft_model(copy.deepcopy(model), SppConfig(r=4))
-        args = TrainingArguments(
-            output_dir=tmp_path, max_steps=1, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
-            logging_steps=1, report_to="none", disable_tqdm=True, save_strategy="no", dataloader_pin_memory=False,
-        )  # fmt: skip
-        same = records.select([0] * 8)  # of one length: a mean of means is then the mean
-        output = finetune(adapted, same, tokenizer, args=args, teacher=load("tiny")[0])
-        losses.append(output.metrics["history"][0]["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    teacher = load("tiny")[0] if taught else None
+    draw = torch.Generator().manual_seed(3)
+    ids = [torch.randint(5, len(tokenizer), (n,), generator=draw).tolist() for n in (2, 3, 2, 5, 30, 29, 30, 17)]
+    rows = Dataset.from_list([{"input_ids": x, "attention_mask": [1] * len(x), "labels": x} for x in ids])
+    updates = []
+    for pieces in (1, 2, 4, 8):
+        torch.manual_seed(1)
+        adapted = peft.get_peft_model(copy.deepcopy(model), SppConfig(r=4, init_weights=False))
+        before = {name: p.detach().clone() for name, p in adapted.named_parameters() if p.requires_grad}
+        sgd = {"optim": "sgd", "max_grad_norm": 0, "weight_decay": 0, "lr_scheduler_type": "constant"}
+        cut = {"per_device_train_batch_size": 8 // pieces, "gradient_accumulation_steps": pieces}
+        finetune(adapted, rows, tokenizer, args=arguments(tmp_path, **cut, **sgd), teacher=teacher)
+        updates.append(torch.cat([(p - before[n]).flatten() for n, p in adapted.named_parameters() if n in before]))
+    assert all((one - updates[0]).norm() < 1e-3 * updates[0].norm() for one in updates[1:])
+
+
+@pytest.fixture
+def stopped(pruned, records, tmp_path):
+    """A run with checkpoints after steps 2 and 4, and a function that goes on with it."""
+
+    def go_on(model=None, data=records, resume="true", seed=1, steps=6, **config):
+        adapted = peft.get_peft_model(model or copy.deepcopy(pruned[0]), SppConfig(r=4, **config))
+        given = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": resume}
+        args = arguments(tmp_path / "run", **given, per_device_train_batch_size=2, seed=seed)
+        return finetune(adapted, data, pruned[1], args=args)
+
+    go_on(resume=None, steps=4)
+    return tmp_path / "run", go_on
+
+
+def test_a_run_goes_on_only_with_what_made_it(stopped, records):
+    folder, go_on = stopped
+    other = load("tiny")[0]
+    prune(other, None, "50%", method="magnitude", progress=False)
+    same_mask = load("tiny")[0]
+    prune(same_mask, None, "75%", method="magnitude", progress=False)
+    same_mask.model.layers[0].mlp.up_proj.weight.data *= 1.01
+    changes = [
+        ({"model": other}, "another base"), ({"model": same_mask}, "another base"), ({"seed": 2}, "another seed"),
+        ({"data": records.select(range(255))}, "another records"), ({"scaling": 1.0}, "another adapter"),
+    ]  # fmt: skip
+    for change, message in changes:
+        with pytest.raises(ValueError, match=rf"checkpoint-4 was made with {message} "):
+            go_on(**change)
+    assert go_on().global_step == 6 and (folder / "checkpoint-6").is_dir()
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"])
+def test_a_checkpoint_that_was_cut_short_is_passed_over(stopped, file):
+    folder, go_on = stopped
+    damaged = folder / "checkpoint-4" / file
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"checkpoint-4 is not whole .*name the one before it"):
+        go_on(resume=str(folder / "checkpoint-4"))
+    with pytest.warns(UserWarning, match=rf"checkpoint-4 is not whole \({file}.*the one before it is used"):
+        output = go_on()
+    assert output.global_step == 6 and output.metrics["history"][0]["step"] > 2
+    with pytest.raises(ValueError, match="there is no such folder"):
+        go_on(resume=str(folder / "checkpoint-5"))
+
+
+def test_training_that_diverges_is_an_error(pruned, records):
+    model, tokenizer = pruned
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    with pytest.raises(
+        ValueError, match=r"training diverged: the loss of step \d+ is (nan|inf): use a smaller learning"
+    ):
+        finetune(adapted, records, tokenizer, max_steps=8, learning_rate=1e30, batch_size=4, progress=False)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"max_steps": 0}, "max_steps=0 and batch_size=32 must be at least 1"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan at least 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(pruned, records, given, message):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    with pytest.raises(ValueError, match=message):
+        finetune(adapted, records, pruned[1], progress=False, **given)
+
+
+def test_a_rate_of_nought_is_a_rate(pruned, records):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    finetune(adapted, records, pruned[1], max_steps=2, learning_rate=0, batch_size=4, progress=False)
+    assert not any(p.any() for name, p in adapted.named_parameters() if "spp_beta" in name)
+
+
+def test_what_cannot_be_trained_on_is_named(pruned, records, tmp_path):
+    model, tokenizer = pruned
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    rows = Dataset.from_list([{"input_ids": [1, 9999], "attention_mask": [1, 1], "labels": [1, 9999]}])
+    with pytest.raises(ValueError, match=r"the records hold token 9999, the model has \d+ embeddings"):
+        finetune(adapted, rows, tokenizer, progress=False)
+    padded = copy.deepcopy(tokenizer)
+    padded.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(ValueError, match=r"the padding token's number \d+ has none of the model's"):
+        finetune(adapted, records, padded, progress=False)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a model's folder, which would take the adapter for its own"):
+        finetune(adapted, records, tokenizer, args=arguments(tmp_path))
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = peft.PeftModel.from_pretrained(adapted.unload(), tmp_path / "adapter")
+    with pytest.raises(ValueError, match="is_trainable=True"):
+        finetune(loaded, records, tokenizer, progress=False)

@@ -1,0 +1,45 @@
+"""spp-lite evaluate."""
+
+from pathlib import Path
+
+from .cli_runs import add_model, add_scores
+
+
+def add(parser) -> None:
+    """The options of `spp-lite evaluate`."""
+    add_model(parser)
+    parser.add_argument("--adapter", help="adapter folder")
+    add_scores(parser)
+    parser.add_argument("--out", type=Path, help="CSV to write")
+
+
+def run(options) -> None:
+    """Score, print, and write the table where asked."""
+    import pandas as pd
+
+    from .. import evaluate, load, perplexity
+    from ..adapter import load_adapter
+    from ..experiment import write_table
+    from ..models import require_writable
+    from ..recover.data import read_texts
+    from ..recover.evaluation import default_tasks
+
+    tasks = options.tasks or (["none"] if options.text else default_tasks(options.model))
+    texts = read_texts(options.text) if options.text else []
+    if tasks == ["none"] and not texts:
+        raise ValueError("nothing to score: name --tasks, or a --text for perplexity")
+    if options.out:
+        require_writable(options.out.parent)
+    model, tokenizer = load(options.model)
+    if options.adapter:
+        model = load_adapter(model, options.adapter).eval()
+    tables = []
+    if tasks != ["none"]:
+        tables.append(evaluate(model, tokenizer, tasks, limit=options.limit, progress=options.progress))
+    if texts:
+        value = perplexity(model, tokenizer, texts, progress=options.progress)
+        tables.append(pd.DataFrame([{"task": options.text.name, "metric": "perplexity", "value": value}]))
+    table = pd.concat(tables, ignore_index=True)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+    if options.out:
+        print(f"wrote {write_table(table, options.out)}")

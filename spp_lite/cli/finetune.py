@@ -1,0 +1,95 @@
+"""spp-lite finetune: our options, and every field of transformers' TrainingArguments, on the command line or in YAML."""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+
+@dataclass
+class FinetuneArguments:
+    """What `spp-lite finetune` takes beside TrainingArguments."""
+
+    model: str | None = field(default=None, metadata={"help": "pruned: folder or hub id ($SPP_MODEL, else tiny)"})
+    data: str | None = field(default=None, metadata={"help": "Alpaca records or hub id ($SPP_DATA, else tiny)"})
+    r: int = field(default=16, metadata={"help": "row blocks of alpha"})
+    scaling: float = field(default=2.0, metadata={"help": "s in W * (1 + s * R(alpha) * beta)"})
+    dropout: float = field(default=0.0, metadata={"help": "on the input of the SPP branch; above 0 training is slower"})
+    cutoff: int = field(default=512, metadata={"help": "tokens a record"})
+    train_on_inputs: bool = field(default=False, metadata={"help": "count the prompt in the loss, as the authors do"})
+    teacher: str | None = field(default=None, metadata={"help": "the dense model: learn its predictions, not the text"})
+
+
+def add(parser) -> None:
+    """The options of `spp-lite finetune`; those of TrainingArguments are only named: listing them takes seconds."""
+    parser.usage = "spp-lite finetune [FILE.yaml] [options] [--any-field-of-TrainingArguments VALUE …]"
+    parser.epilog = (
+        "Every field of transformers.TrainingArguments is an option too, as --max-steps or --max_steps: --output-dir, "
+        "--learning-rate, --num-train-epochs, --per-device-train-batch-size, --save-steps, --bf16, --seed, "
+        "--resume-from-checkpoint, … A YAML file holds the same names; what the command line says counts more."
+    )
+    for one in fields(FinetuneArguments):
+        names = dict.fromkeys(f"--{name}" for name in (one.name.replace("_", "-"), one.name))
+        flag = {"nargs": "?", "const": "True"} if one.type is bool else {}
+        about = f"{one.metadata['help']} (default: {one.default})"
+        parser.add_argument(*names, dest=one.name, default=argparse.SUPPRESS, help=about, **flag)
+
+
+def run(options) -> None:
+    """Insert the factors, train them, save the adapter."""
+    import peft
+    from transformers import set_seed
+
+    from .. import SppConfig, finetune, load, load_alpaca
+    from ..models import environment, require_writable
+    from ..recover.training import NOTE
+
+    ours, args = _settings(options)
+    require_writable(args.output_dir, keep=(ours.model, ours.teacher))
+    args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns where there is nothing to pin for
+    records = load_alpaca(ours.data)
+    model, tokenizer = load(ours.model)
+    set_seed(args.seed)  # the start of alpha, on every rank alike
+    adapted = peft.get_peft_model(model, SppConfig(r=ours.r, scaling=ours.scaling, dropout=ours.dropout))
+    kept = {"cutoff": ours.cutoff, "train_on_inputs": ours.train_on_inputs}
+    teacher = load(ours.teacher)[0] if ours.teacher else None
+    output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
+    if args.process_index == 0:
+        adapted.save_pretrained(args.output_dir)
+        made_by = asdict(ours) | output.metrics["made_by"] | {"versions": environment()}
+        (Path(args.output_dir) / NOTE).write_text(json.dumps(made_by | {"steps": output.global_step}, indent=2))
+        print(f"{output.global_step} steps, training loss {output.training_loss:.4f}; adapter in {args.output_dir}")
+
+
+def _settings(options):
+    """(FinetuneArguments, TrainingArguments): of the YAML file, then of the command line."""
+    from transformers import HfArgumentParser, TrainingArguments
+
+    rest = list(options.rest)
+    words = _read_yaml(rest.pop(0)) if rest and not rest[0].startswith("-") else []
+    words += rest
+    for one in fields(FinetuneArguments):
+        if hasattr(options, one.name):
+            words += [f"--{one.name}", getattr(options, one.name)]
+    parser = HfArgumentParser((FinetuneArguments, TrainingArguments), prog="spp-lite finetune", allow_abbrev=False)
+    return parser.parse_args_into_dataclasses(words)
+
+
+def _read_yaml(name: str) -> list[str]:
+    """A YAML file's settings as words of a command line; a later word counts more."""
+    import yaml
+
+    if not Path(name).is_file():
+        raise ValueError(f"there is no file {name}: name a YAML file with settings, or give --options")
+    try:
+        given = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} is not YAML: {error}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{name} holds no settings: write one 'name: value' a line")
+    words = []
+    for key, value in given.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            words += [f"--{key}", *map(str, values)]
+    return words

@@ -1,0 +1,42 @@
+"""spp-lite prune."""
+
+from pathlib import Path
+
+from .cli_runs import add_calibration, add_model, calibration
+
+
+def add(parser) -> None:
+    """The options of `spp-lite prune`."""
+    add_model(parser)
+    parser.add_argument("--sparsity", required=True, help="50%%, 0.75, 2:4, …")
+    parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
+    parser.add_argument("--skip", nargs="*", default=(), help="name patterns of linears to leave dense")
+    parser.add_argument("--only", nargs="*", default=(), help="name patterns of the only linears to prune")
+    parser.add_argument("--allocation", nargs="+", default=["uniform"], help="uniform, owl, or '*.down_proj=40%%' …")
+    add_calibration(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+
+
+def run(options) -> None:
+    """Prune, save, and print the report."""
+    from .. import Sparsity, load, prune
+    from ..models import load_tokenizer, require_writable, resolve, save
+    from ..pruning.prune import METHODS
+
+    sparsity = Sparsity.parse(options.sparsity)
+    if options.method not in METHODS:
+        raise ValueError(f"method {options.method!r} is none of {', '.join(METHODS)}")
+    folder = require_writable(options.out, model=True, keep=(options.model,))
+    given = dict(pair.rsplit("=", 1) for pair in options.allocation if "=" in pair)
+    if given and len(given) < len(options.allocation):
+        raise ValueError(f"--allocation {' '.join(options.allocation)}: give one word, or only pairs pattern=ratio")
+    tokenizer = load_tokenizer(resolve(options.model))
+    batches = None if options.method == "magnitude" else calibration(options, tokenizer)
+    model, tokenizer = load(options.model)
+    chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
+    report = prune(model, batches, sparsity, method=options.method, **chosen)
+    save(model, tokenizer, folder)
+    report.table.to_csv(folder / "pruning_report.csv", index=False)
+    print(report.table.to_string(index=False, float_format="{:.4f}".format))
+    print(report)
+    print(f"wrote the pruned model and pruning_report.csv to {folder}")
