@@ -1,0 +1,66 @@
+"""spp-lite demo: the whole job for a few sparsities, as a table and a figure."""
+
+from pathlib import Path
+
+from .cli_runs import _recipe, add_calibration, add_model, add_scores, add_training, at_least
+
+SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "loss_first", "loss_last", "seconds")
+
+
+def add(parser) -> None:
+    """The options of `spp-lite demo`."""
+    add_model(parser)
+    parser.add_argument("--sparsity", nargs="+", default=["50%", "2:4", "75%", "90%"])
+    parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
+    add_calibration(parser)
+    add_scores(parser)
+    add_training(parser, batch_size=32)
+    parser.add_argument("--learning-rate", type=at_least(0, float), help="default: 5e-2 for tiny, else 4e-3")
+    parser.add_argument("--r", type=at_least(1), default=16)
+    parser.add_argument("--cutoff", type=at_least(1), default=512)
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for demo.csv, demo.png and models")
+    parser.add_argument("--save-models", action="store_true", help="also save each merged model")
+
+
+def run(options) -> None:
+    """Prune, train, merge and score at each sparsity; print the table, and what was written."""
+    from dataclasses import replace
+
+    import pandas as pd
+
+    from .. import Sparsity
+    from ..experiment.plotting import plot_accuracy_vs_sparsity
+    from ..experiment.runs import dense_and_recovered
+    from ..experiment.table import write_table
+    from ..models import environment, require_writable, save
+    from ..recover.evaluation import chance_accuracy
+
+    folders = {one: options.out / _folder(str(Sparsity.parse(one))) for one in options.sparsity}
+    for folder in (options.out, *(folders.values() if options.save_models else ())):
+        require_writable(folder, model=folder != options.out, keep=(options.model,))
+    recipe = _recipe(options)
+    rate = options.learning_rate
+    rate = (5e-2 if recipe.model == "tiny" else 4e-3) if rate is None else rate
+    training = {**recipe.training, "learning_rate": rate, "cutoff": options.cutoff}
+    recipe = replace(recipe, pruner=options.method, r=options.r, training=training, progress=options.progress)
+    print(", ".join(f"{name} {value}" for name, value in environment().items()))
+    rows = []
+    for row, model, tokenizer in dense_and_recovered(
+        recipe, list(folders), say=lambda stage: print("==", stage, flush=True)
+    ):
+        rows.append(row)
+        table = write_table(pd.DataFrame(rows), options.out / "demo.csv")
+        if options.save_models and row["method"] == "spp":
+            print(f"wrote the merged model to {save(model, tokenizer, folders[row['sparsity']])}")
+    result = pd.DataFrame(rows)
+    value = "accuracy" if recipe.tasks else "perplexity"
+    chance = chance_accuracy() if recipe.tasks == "tiny" else None
+    figure = plot_accuracy_vs_sparsity(result, value=value, chance=chance, title=f"{recipe.model}, {recipe.pruner}")
+    figure.savefig(options.out / "demo.png", dpi=120)
+    columns = [name for name in SUMMARY if name in result]
+    print(result[columns].to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    print(f"wrote {table} and {options.out / 'demo.png'}")
+
+
+def _folder(sparsity: str) -> str:
+    return sparsity.replace("row:", "row").replace(":", "of").rstrip("%") + "-spp"
