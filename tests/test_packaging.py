@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 HOUSE = {  # rooms and their files, from the ground up: a file imports only what stands before it, wherever the import is
     "models": [], "pruning": ["sparsity", "criteria", "calibration", "allocation", "prune"],
-    "adapter": ["kernels", "tuner", "merging"], "recover": ["data", "training", "evaluation"],
+    "adapter": ["kernels", "tuner", "merging"], "recover": ["data", "training", "perplexity", "evaluation"],
     "experiment": ["statistics", "plotting", "baselines", "runs", "table"], "cli": [],
     "teaching": ["widgets", "figures", "labs", "checks"],
 }  # fmt: skip

@@ -24,30 +24,20 @@ def add(parser) -> None:
 
 def run(options) -> None:
     """Prune, train, merge and score at each sparsity; print the table, and what was written."""
-    from dataclasses import replace
-
     import pandas as pd
 
-    from .. import Sparsity
     from ..experiment.plotting import plot_accuracy_vs_sparsity
     from ..experiment.runs import dense_and_recovered
     from ..experiment.table import write_table
-    from ..models import environment, require_writable, save
+    from ..models import environment, save
     from ..recover.evaluation import chance_accuracy
 
-    folders = {one: options.out / _folder(str(Sparsity.parse(one))) for one in options.sparsity}
-    for folder in (options.out, *(folders.values() if options.save_models else ())):
-        require_writable(folder, model=folder != options.out, keep=(options.model,))
-    recipe = _recipe(options)
-    rate = options.learning_rate
-    rate = (5e-2 if recipe.model == "tiny" else 4e-3) if rate is None else rate
-    training = {**recipe.training, "learning_rate": rate, "cutoff": options.cutoff}
-    recipe = replace(recipe, pruner=options.method, r=options.r, training=training, progress=options.progress)
+    folders = _folders(options)
+    recipe = _with_settings(_recipe(options), options)
     print(", ".join(f"{name} {value}" for name, value in environment().items()))
     rows = []
-    for row, model, tokenizer in dense_and_recovered(
-        recipe, list(folders), say=lambda stage: print("==", stage, flush=True)
-    ):
+    stages = dense_and_recovered(recipe, list(folders), say=lambda stage: print(f"== {stage}", flush=True))
+    for row, model, tokenizer in stages:
         rows.append(row)
         table = write_table(pd.DataFrame(rows), options.out / "demo.csv")
         if options.save_models and row["method"] == "spp":
@@ -62,5 +52,22 @@ def run(options) -> None:
     print(f"wrote {table} and {options.out / 'demo.png'}")
 
 
-def _folder(sparsity: str) -> str:
-    return sparsity.replace("row:", "row").replace(":", "of").rstrip("%") + "-spp"
+def _folders(options) -> dict[str, Path]:
+    """Sparsity → where its merged model goes, "50-spp" or "2of4-spp"; refused now where nothing can be written."""
+    from .. import Sparsity
+    from ..models import require_writable
+
+    names = {one: str(Sparsity.parse(one)).replace("row:", "row").replace(":", "of") for one in options.sparsity}
+    folders = {one: options.out / f"{name.rstrip('%')}-spp" for one, name in names.items()}
+    require_writable(options.out)
+    for folder in folders.values() if options.save_models else ():
+        require_writable(folder, model=True, keep=(options.model,))
+    return folders
+
+
+def _with_settings(recipe, options):
+    from dataclasses import replace
+
+    rate = (5e-2 if recipe.model == "tiny" else 4e-3) if options.learning_rate is None else options.learning_rate
+    training = {**recipe.training, "learning_rate": rate, "cutoff": options.cutoff}
+    return replace(recipe, pruner=options.method, r=options.r, training=training, progress=options.progress)

@@ -42,15 +42,8 @@ def methods_of(table: pd.DataFrame) -> list[str]:
 def draw_points(axes, at, rows: pd.DataFrame, method: str, scale: float, **looks) -> None:
     """The means of a method's cells with their intervals, in its look; looks: what differs from it."""
     label, colour, marker, dash = look_of(method)
-    looks = {
-        "color": colour,
-        "marker": marker,
-        "label": label,
-        "linestyle": dash,
-        "markersize": 7,
-        "capsize": 3,
-    } | looks
-    axes.errorbar(at, scale * rows["mean"], scale * rows["half"], **looks)
+    given = {"color": colour, "marker": marker, "label": label, "linestyle": dash, "markersize": 7, "capsize": 3}
+    axes.errorbar(at, scale * rows["mean"], scale * rows["half"], **given | looks)
     mark_failed(axes, at, rows, scale)
 
 
@@ -58,10 +51,9 @@ def mark_failed(axes, at, rows: pd.DataFrame, scale: float) -> None:
     """Say beside a cell that some of its runs failed: its mean is of the others alone."""
     for x, row in zip(at, rows.itertuples(), strict=True):
         if row.failed > 0:
-            place = {"xy": (x, scale * row.mean)} if row.n else {"xy": (x, 0.02), "xycoords": ("data", "axes fraction")}
-            axes.annotate(
-                f" {row.n:.0f} of {row.n + row.failed:.0f} runs", **place, fontsize=9, rotation=90, va="bottom"
-            )
+            y, system = (scale * row.mean, "data") if row.n else (0.02, "axes fraction")
+            text = f" {row.n:.0f} of {row.n + row.failed:.0f} runs"
+            axes.annotate(text, (x, y), xycoords=("data", system), fontsize=9, rotation=90, va="bottom")
 
 
 def plot_accuracy_vs_sparsity(
@@ -123,11 +115,8 @@ def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
 
 def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
     """The share of the lost accuracy that comes back, per method and sparsity, with 95 % intervals over seeds."""
-    found = gap_recovered(_of_pruner(table, pruner))
-    summary = summarise(found, "gap")
-    return _bars(
-        summary, by_sparsity(summary["sparsity"]), 100.0, "accuracy recovered (% of what pruning took)", pruner
-    )
+    summary = summarise(gap_recovered(_of_pruner(table, pruner)), "gap")
+    return _bars(summary, by_sparsity(summary["sparsity"]), "accuracy recovered (% of what pruning took)", pruner)
 
 
 def task_columns(table: pd.DataFrame) -> list[str]:
@@ -141,10 +130,10 @@ def plot_tasks(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wan
     here = table[(table["method"] == "dense") | (table["pruner"] == pruner) & (table["sparsity"] == sparsity)]
     parts = [summarise(here.assign(sparsity="0%"), task).assign(sparsity=task.removeprefix("tiny_")) for task in tasks]
     labels = [task.removeprefix("tiny_") for task in tasks]
-    return _bars(pd.concat(parts), labels, 100.0, "accuracy (%)", f"{pruner}, {sparsity}")
+    return _bars(pd.concat(parts), labels, "accuracy (%)", f"{pruner}, {sparsity}")
 
 
-def _bars(summary: pd.DataFrame, groups: list[str], scale: float, label: str, title: str) -> Figure:
+def _bars(summary: pd.DataFrame, groups: list[str], label: str, title: str) -> Figure:
     methods = methods_of(summary)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 5), layout="constrained")
@@ -154,8 +143,8 @@ def _bars(summary: pd.DataFrame, groups: list[str], scale: float, label: str, ti
             name, colour, _, _ = look_of(method)
             at = np.arange(len(groups)) + (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
             looks = {"color": colour, "label": name, "hatch": ["", "//", "..", "xx"][number % 4], "edgecolor": "white"}
-            axes.bar(at, scale * rows["mean"], 0.8 / len(methods), yerr=scale * rows["half"], capsize=2, **looks)
-            mark_failed(axes, at, rows, scale)
+            axes.bar(at, 100 * rows["mean"], 0.8 / len(methods), yerr=100 * rows["half"], capsize=2, **looks)
+            mark_failed(axes, at, rows, 100)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(groups)), groups)
         axes.set_ylabel(label)
@@ -183,7 +172,12 @@ def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
         figure = Figure(figsize=(2.6 * len(shared) + 1.5, 5), layout="constrained")
         panels = figure.subplots(1, len(shared), sharey=True, squeeze=False)[0]
         for axes, sparsity in zip(panels, shared, strict=True):
-            _draw_pruners(axes, summarise(sparse[sparse["sparsity"] == sparsity], by="pruner"), methods, pruners)
+            cells = summarise(sparse[sparse["sparsity"] == sparsity], by="pruner")
+            for number, method in enumerate(methods):
+                rows = cells[cells["method"] == method]
+                at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
+                draw_points(axes, at, rows, method, 100, linestyle="", markersize=8)
+            axes.set_xticks(range(len(pruners)), pruners, rotation=30)
             if chance is not None:
                 axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
             axes.set_title(sparsity)
@@ -193,14 +187,6 @@ def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
     return figure
 
 
-def _draw_pruners(axes, cells: pd.DataFrame, methods: list[str], pruners: list[str]) -> None:
-    for number, method in enumerate(methods):
-        rows = cells[cells["method"] == method]
-        at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
-        draw_points(axes, at, rows, method, 100, linestyle="", markersize=8)
-    axes.set_xticks(range(len(pruners)), pruners, rotation=30)
-
-
 def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
     """Accuracy against the number of trainable parameters at one sparsity, one point a method."""
     here = table[(table["pruner"] == pruner) & (table["sparsity"] == sparsity) & (table["parameters"] > 0)]
@@ -208,11 +194,8 @@ def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str =
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.add_subplot()
-        cells = summarise(here)
-        for method in cells["method"]:
-            draw_points(
-                axes, counts[[method]], cells[cells["method"] == method], method, 100, linestyle="", markersize=9
-            )
+        for method, rows in summarise(here).groupby("method", sort=False):
+            draw_points(axes, counts[[method]], rows, method, 100, linestyle="", markersize=9)
         axes.set_xscale("log")
         axes.minorticks_off()
         ticks = [count for count in sorted(set(counts)) if not counts.between(count / 1.1, count - 1).any()]

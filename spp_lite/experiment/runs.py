@@ -23,7 +23,8 @@ from ..pruning.calibration import block_linears
 from ..pruning.prune import METHODS as PRUNERS
 from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
-from ..recover.evaluation import average_accuracy, evaluate, load_tasks, perplexity, text_ids
+from ..recover.evaluation import average_accuracy, evaluate, load_tasks
+from ..recover.perplexity import perplexity, text_ids
 from ..recover.training import finetune
 from .baselines import METHODS, attach, reconstruct, recover
 

@@ -1,4 +1,4 @@
-"""Scores: lm-eval for tasks, the standard protocol for perplexity.
+"""Scores of tasks, by lm-eval.
 
 `acc` is the argmax of the summed log-likelihood of the answers; `acc_norm` divides each by the answer's length in
 characters. Both are lm-eval's own numbers: the tiny model and LLaMA-7B are scored by the same code. A model is scored
@@ -13,15 +13,13 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from statistics import mean
 from unittest import mock
 
 import pandas as pd
-import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..models import embedded, is_tiny, require_network
+from .perplexity import as_given, check_ids, not_finite
 
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 TINY = tuple(f"tiny_{name}" for name in PAPER)
@@ -34,10 +32,9 @@ def evaluate(
     """Zero-shot scores by lm-eval, however many examples a task's own file asks for.
 
     tasks: "tiny" (our seven, test split), "tiny_val" (their validation split), "paper" (the paper's seven), "mmlu", or
-    lm-eval task names. limit: items per task. batch_size: a number or "auto".
-    Returns one row per task and metric: task, metric ("acc" or "acc_norm", …), value, stderr, n, group ("" for what was
-    asked; of a part, the group that has a score of its own). Raises ValueError for tasks that are unknown or cannot be
-    read here, and for scores that are not finite.
+    lm-eval task names. limit: items per task. batch_size: a number or "auto". Returns one row per task and metric:
+    task, metric ("acc" or "acc_norm", …), value, stderr, n, group (which has its own score and this task as a part; ""
+    for what was asked). Raises ValueError for tasks that cannot be read, and for scores that are not finite.
     """
     from lm_eval.evaluator import evaluate as score
 
@@ -50,14 +47,12 @@ def evaluate(
         if not progress:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(_as_given(model))
-        given = {"tokenizer": copy.deepcopy(tokenizer), "batch_size": batch_size}  # lm-eval gives it a padding token
-        lm = _scorer()(pretrained=model, softmax_dtype="float32", **given)  # sums in bfloat16 tie, and the first wins
+        stack.enter_context(as_given(model))
+        own = copy.deepcopy(tokenizer)  # it is given a padding token; and sums in bfloat16 would tie: the first wins
+        lm = _scorer()(pretrained=model, tokenizer=own, batch_size=batch_size, softmax_dtype="float32")
         found = score(lm, task_dict=loaded, limit=limit, log_samples=False)
     if lm.cut:
-        warnings.warn(
-            f"{lm.cut} questions exceed the model's {lm.max_length} tokens and lost their start", stacklevel=2
-        )
+        warnings.warn(f"{lm.cut} questions lost their start: the model takes {lm.max_length} tokens", stacklevel=2)
     return _tidy(found)
 
 
@@ -70,7 +65,7 @@ def _scorer():
 
         def _loglikelihood_tokens(self, requests, **kwargs):
             for _, context, answer in requests:
-                _check_ids(self.model, max(context + answer))
+                check_ids(self.model, max(context + answer))
                 if len(answer) > self.max_length:
                     raise ValueError(f"an answer of {len(answer)} tokens exceeds the {self.max_length} of the model")
                 self.cut += len(context + answer) > self.max_length + 1
@@ -78,45 +73,10 @@ def _scorer():
             for (texts, *_), (value, _) in zip(requests, found, strict=True):
                 if not math.isfinite(value):
                     what = repr(texts[1][:60]) if texts else "a text"
-                    raise _not_finite(self.model, f"the log-likelihood of {what} is {value}")
+                    raise not_finite(self.model, f"the log-likelihood of {what} is {value}")
             return found
 
     return Scorer
-
-
-@contextlib.contextmanager
-def _as_given(model) -> Iterator[None]:
-    """Score in eval mode, leave each module in its own; keep HFLM from tying a head that was trained apart."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with mock.patch.object(model, "tie_weights", lambda *_, **__: None), model.register_forward_hook(_refuse_nan):
-            model.eval()
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _refuse_nan(model, inputs, output) -> None:
-    if output.logits[:, -1].isnan().any():  # of generated tokens too, which have no log-likelihood
-        raise _not_finite(model, "the model's logits are nan")
-
-
-def _not_finite(model, what: str) -> ValueError:
-    weights = ((name, value) for name, value in model.named_parameters() if value.device.type != "meta")
-    broken = next((name for name, value in weights if not value.float().isfinite().all()), None)
-    why = (
-        f"{broken} is not finite" if broken else "activations overflow, or training diverged: try float32, a lower rate"
-    )
-    return ValueError(f"{what}, so there is no score: {why}")
-
-
-def _check_ids(model, highest: int) -> None:
-    rows = model.get_input_embeddings().num_embeddings
-    if highest >= rows:
-        raise ValueError(
-            f"token {highest} is not among the {rows} that the model embeds: use the model's own tokenizer"
-        )
 
 
 def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
@@ -130,9 +90,9 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
     names = list(dict.fromkeys(name for task in asked for name in TASK_SETS.get(task, (task,))))
     ours = all(name.startswith("tiny_") for name in names)
     manager = _task_manager(ours)
-    unknown = ", ".join(name for name in names if name not in manager.all_tasks)
+    unknown = [name for name in names if name not in manager.all_tasks]
     if unknown or not names:
-        raise ValueError(f"lm-eval has no task {unknown or '[]'}: use {', '.join(TASK_SETS)} or names of its tasks")
+        raise ValueError(f"lm-eval has no task {', '.join(unknown)}: use {', '.join(TASK_SETS)} or names of its tasks")
     found: dict = {"tasks": {}, "groups": {}}
     with contextlib.ExitStack() as stack:
         try:
@@ -198,8 +158,7 @@ def default_tasks(model: str | None = None) -> str | list[str]:
 def chance_accuracy(tasks: str = "tiny") -> float:
     """The average accuracy of blind guessing: the mean over tasks of the mean of 1 / number of choices."""
     found = load_tasks(tasks)["tasks"].values()
-    shares = [[1 / len(task.doc_to_choice(doc)) for doc in task.eval_docs] for task in found]
-    return sum(sum(share) / len(share) for share in shares) / len(shares)
+    return mean(mean(1 / len(task.doc_to_choice(doc)) for doc in task.eval_docs) for task in found)
 
 
 def average_accuracy(table: pd.DataFrame) -> float:
@@ -211,67 +170,3 @@ def average_accuracy(table: pd.DataFrame) -> float:
     if len(lacking) or not len(found):
         raise ValueError(f"there is no mean accuracy: {', '.join(lacking) or 'the table is empty'} has no acc")
     return float(found.mean())
-
-
-@torch.no_grad()
-def perplexity(
-    model, tokenizer, texts: str | Iterable[str], *, length: int | None = None, stride: int | None = None,
-    batch_size: int = 8, progress: bool = False,
-) -> float:  # fmt: skip
-    """exp of the mean negative log-likelihood per token over the joined texts.
-
-    texts are joined by blank lines and cut into windows of `length` tokens (None: what the model takes, at most 2048),
-    one every `stride` tokens (None: length, the protocol of SparseGPT and Wanda); a token is scored once, with all of
-    its window before it. Raises ValueError when the text is shorter than two tokens, or the loss is not finite.
-    """
-    ids = text_ids(tokenizer, texts)
-    _check_ids(model, int(ids.max()))
-    most = getattr(model.config, "max_position_embeddings", None) or 2048
-    length = min(most, 2048) if length is None else length
-    stride = length if stride is None else stride
-    if not 2 <= length <= most:
-        raise ValueError(f"length={length} must be between 2 and the {most} tokens that the model takes")
-    if not 1 <= stride <= length:
-        raise ValueError(f"stride={stride} must be between 1 and length={length}: tokens between windows would be lost")
-    *full, last = _windows(ids, length, stride)  # only the last may be shorter
-    groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[last]]
-    with _as_given(model):
-        parts = [_negative_log_likelihood(model, group) for group in tqdm(groups, "perplexity", disable=not progress)]
-    mean = sum(loss for loss, _ in parts) / sum(tokens for _, tokens in parts)
-    if not mean < 700:  # nan, inf, and what exp() cannot hold
-        raise _not_finite(model, f"the mean loss over the text is {mean}")
-    return math.exp(mean)
-
-
-def text_ids(tokenizer, texts: str | Iterable[str]) -> Tensor:
-    """The tokens that perplexity() scores; ValueError for texts of fewer than two."""
-    text = texts if isinstance(texts, str) else "\n\n".join(texts)
-    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
-    if len(ids) < 2:
-        raise ValueError(f"perplexity needs a text of at least two tokens: {text[:60]!r} has {len(ids)}")
-    return ids
-
-
-def _windows(ids: Tensor, length: int, stride: int) -> list[tuple[Tensor, int]]:
-    """(window, how many of its last tokens are scored here); the first token of the text is never scored."""
-    windows, scored = [], 0
-    for start in range(0, len(ids), stride):
-        window = ids[start : start + length]
-        end = start + len(window)
-        new = min(end - scored, len(window) - 1)
-        if new > 0:
-            windows.append((window, new))
-        scored = end
-        if end == len(ids):
-            break
-    return windows
-
-
-def _negative_log_likelihood(model, group: list[tuple[Tensor, int]]) -> tuple[float, int]:
-    windows = torch.stack([window for window, _ in group]).to(model.device)
-    new = torch.tensor([new for _, new in group], device=model.device)
-    logits = model(input_ids=windows, use_cache=False).logits[:, :-1].float()
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
-    position = torch.arange(losses.shape[1], device=model.device)
-    chosen = position >= losses.shape[1] - new[:, None]
-    return float(losses[chosen].double().sum()), int(chosen.sum())
