@@ -12,6 +12,7 @@ import io
 import logging
 import math
 import os
+import random
 import warnings
 from statistics import mean
 from unittest import mock
@@ -95,6 +96,7 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
         raise ValueError(f"lm-eval has no task {', '.join(unknown)}: use {', '.join(TASK_SETS)} or names of its tasks")
     found: dict = {"tasks": {}, "groups": {}}
     with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())  # lm-eval draws names from it
         try:
             ours or require_network("data of lm-eval tasks")
         except ValueError:  # said to the libraries, or each would try again for half a minute
