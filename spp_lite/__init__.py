@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch loa
 
 _HOMES = {
     "Sparsity": "pruning", "SppConfig": "adapter", "evaluate": "recover.evaluation", "finetune": "recover.training",
-    "load": "models", "load_alpaca": "recover.data", "merge": "adapter", "perplexity": "recover.evaluation",
+    "load": "models", "load_alpaca": "recover.data", "merge": "adapter", "perplexity": "recover.perplexity",
     "prune": "pruning", "to_hira": "adapter",
 }  # fmt: skip
 __all__ = list(_HOMES)

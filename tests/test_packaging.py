@@ -19,7 +19,7 @@ PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().
 HOUSE = {  # rooms and their files, from the ground up: a file imports only what stands before it, wherever the import is
     "models": [], "pruning": ["sparsity", "criteria", "calibration", "allocation", "prune"],
     "adapter": ["kernels", "base", "config", "layer", "tuner", "merging", "loading"],
-    "recover": ["reading", "data", "training", "evaluation", "perplexity"],
+    "recover": ["reading", "data", "training", "perplexity", "evaluation"],
     "experiment": ["statistics", "plotting", "baselines", "runs", "table"], "cli": [],
     "teaching": ["widgets", "figures", "labs", "checks"],
 }  # fmt: skip

@@ -54,11 +54,12 @@ def attach(model: nn.Module, method: str, *, r: int | None = None) -> nn.Module:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     targets = sorted(block_linears(model))
     if method == "spp":
-        return get_peft_model(model, SppConfig(r=r or 16))
+        return get_peft_model(model, SppConfig(r=16 if r is None else r))
     if method == "hira":
-        return get_peft_model(model, HiraConfig(r=r or 16, target_modules=targets))
+        return get_peft_model(model, HiraConfig(r=16 if r is None else r, target_modules=targets))
     if method in ("lora", "lora*", "masked-lora"):
-        config = LoraConfig(r=r or 8, lora_alpha=2 * (r or 8), target_modules=targets)
+        rank = 8 if r is None else r
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
         if method == "masked-lora":
             config._register_custom_module({nn.Linear: MaskedLoraLinear})
         return get_peft_model(model, config)

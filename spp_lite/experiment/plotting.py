@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .statistics import gap_recovered, ratio_of, summarise
+from .statistics import by_sparsity, gap_recovered, is_pattern, summarise
 
 STYLE = {"font.size": 12, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
 LOOKS = {  # method: label, colour, marker, dash
@@ -26,6 +26,34 @@ LOOKS = {  # method: label, colour, marker, dash
     "masked-full+distill": ("masked full fine-tuning, distilled", "#2A7FB0", "p", (0, (3, 1, 1, 1))),
 }
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+
+
+def look_of(method: str) -> tuple:
+    """Label, colour, marker and dash; a method+extra that LOOKS lacks takes after its method."""
+    label, colour, _, dash = LOOKS.get(method.partition("+")[0], (method, "#444444", "", "-"))
+    return LOOKS.get(method, (" + ".join([label, *method.split("+")[1:]]), colour, ">", dash))
+
+
+def methods_of(table: pd.DataFrame) -> list[str]:
+    """The methods of a table in the order of LOOKS; those that it lacks come last."""
+    return sorted(set(table["method"]), key=lambda name: ([*LOOKS, name].index(name), name))
+
+
+def draw_points(axes, at, rows: pd.DataFrame, method: str, scale: float, **looks) -> None:
+    """The means of a method's cells with their intervals, in its look; looks: what differs from it."""
+    label, colour, marker, dash = look_of(method)
+    given = {"color": colour, "marker": marker, "label": label, "linestyle": dash, "markersize": 7, "capsize": 3}
+    axes.errorbar(at, scale * rows["mean"], scale * rows["half"], **given | looks)
+    mark_failed(axes, at, rows, scale)
+
+
+def mark_failed(axes, at, rows: pd.DataFrame, scale: float) -> None:
+    """Say beside a cell that some of its runs failed: its mean is of the others alone."""
+    for x, row in zip(at, rows.itertuples(), strict=True):
+        if row.failed > 0:
+            y, system = (scale * row.mean, "data") if row.n else (0.02, "axes fraction")
+            text = f" {row.n:.0f} of {row.n + row.failed:.0f} runs"
+            axes.annotate(text, (x, y), xycoords=("data", system), fontsize=9, rotation=90, va="bottom")
 
 
 def plot_accuracy_vs_sparsity(
@@ -50,42 +78,35 @@ def draw_methods(figure: Figure, summary: pd.DataFrame, scale: float = 100.0, ch
 
     Methods stand slightly apart sideways, so that their intervals can be told apart. Returns the axes, left to right.
     """
-    is_nm = summary["sparsity"].str.contains(":")
+    is_nm = summary["sparsity"].map(is_pattern).astype(bool)
     dense, parts = summary["method"] == "dense", [summary[~is_nm], summary[is_nm]]
     parts = [part for part in parts if len(part[part["method"] != "dense"])] or [summary]
     shares = [1.0 + part["sparsity"].nunique() * (0.35 if part is parts[0] else 0.25) for part in parts]
     panels = figure.subplots(1, len(parts), sharey=True, squeeze=False, width_ratios=shares)[0]
-    methods = [name for name in LOOKS if name in set(summary["method"]) - {"dense"}]
+    methods = methods_of(summary[~dense])
+    panels[0].set_xlabel("zeros in the decoder's linear weights (%)")
     for axes, part in zip(panels, parts, strict=True):
         if dense.any():
             label, colour, _, dash = LOOKS["dense"]
             axes.axhline(scale * summary.loc[dense, "mean"].iloc[0], color=colour, linestyle=dash, label=label)
         if chance is not None:
             axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
-        for number, method in enumerate(methods):
-            here = part[part["method"] == method].sort_values(["zeros", "sparsity"])
-            _draw_method(axes, here, method, scale, number - (len(methods) - 1) / 2)
-    panels[0].set_xlabel("zeros in the decoder's linear weights (%)")
-    for axes, part in zip(panels, parts, strict=True):
-        names = part.loc[part["sparsity"].str.contains(":")].sort_values(["zeros", "sparsity"])["sparsity"].unique()
-        if len(names):
+        names = by_sparsity(filter(is_pattern, part["sparsity"]))
+        if names:
             axes.set_xticks(range(len(names)), names)
             axes.set_xlim(-0.5, len(names) - 0.5)
             axes.set_xlabel("N of M kept")
+        for number, method in enumerate(methods):
+            rows, place = part[part["method"] == method], number - (len(methods) - 1) / 2
+            if names:
+                at = rows["sparsity"].map(names.index) + 0.09 * place
+                draw_points(axes, at, rows, method, scale, linestyle="", mfc="white")
+            else:
+                rows = rows.sort_values(["zeros", "sparsity"])
+                draw_points(axes, rows["zeros"] + 0.25 * place, rows, method, scale)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=12, ncols=3, frameon=False, loc="outside lower center")
     return list(panels)
-
-
-def _draw_method(axes, rows: pd.DataFrame, method: str, scale: float, place: float) -> None:
-    """A line over ratios (place: steps of 0.25 sideways), or open markers over N:M patterns (steps of 0.09)."""
-    label, colour, marker, dash = LOOKS[method]
-    looks = {"color": colour, "marker": marker, "capsize": 3, "markersize": 7, "label": label, "linestyle": dash}
-    at = rows["zeros"] + 0.25 * place
-    if rows["sparsity"].str.contains(":").all():
-        looks |= {"linestyle": "", "mfc": "white"}
-        at = np.arange(len(rows)) + 0.09 * place
-    axes.errorbar(at, scale * rows["mean"], scale * rows["half"], **looks)
 
 
 def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
@@ -94,10 +115,8 @@ def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
 
 def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
     """The share of the lost accuracy that comes back, per method and sparsity, with 95 % intervals over seeds."""
-    found = gap_recovered(_of_pruner(table, pruner))
-    summary = summarise(found, "gap")
-    sparsities = sorted(summary["sparsity"].unique(), key=lambda text: (":" in text, ratio_of(text)))
-    return _bars(summary, sparsities, 100.0, "accuracy recovered (% of what pruning took)", pruner)
+    summary = summarise(gap_recovered(_of_pruner(table, pruner)), "gap")
+    return _bars(summary, by_sparsity(summary["sparsity"]), "accuracy recovered (% of what pruning took)", pruner)
 
 
 def task_columns(table: pd.DataFrame) -> list[str]:
@@ -111,20 +130,21 @@ def plot_tasks(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wan
     here = table[(table["method"] == "dense") | (table["pruner"] == pruner) & (table["sparsity"] == sparsity)]
     parts = [summarise(here.assign(sparsity="0%"), task).assign(sparsity=task.removeprefix("tiny_")) for task in tasks]
     labels = [task.removeprefix("tiny_") for task in tasks]
-    return _bars(pd.concat(parts), labels, 100.0, "accuracy (%)", f"{pruner}, {sparsity}")
+    return _bars(pd.concat(parts), labels, "accuracy (%)", f"{pruner}, {sparsity}")
 
 
-def _bars(summary: pd.DataFrame, groups: list[str], scale: float, label: str, title: str) -> Figure:
-    methods = [name for name in LOOKS if name in set(summary["method"])]
+def _bars(summary: pd.DataFrame, groups: list[str], label: str, title: str) -> Figure:
+    methods = methods_of(summary)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 5), layout="constrained")
         axes = figure.add_subplot()
         for number, method in enumerate(methods):
             rows = summary[summary["method"] == method].set_index("sparsity").reindex(groups)
-            name, colour, _, _ = LOOKS[method]
+            name, colour, _, _ = look_of(method)
             at = np.arange(len(groups)) + (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
             looks = {"color": colour, "label": name, "hatch": ["", "//", "..", "xx"][number % 4], "edgecolor": "white"}
-            axes.bar(at, scale * rows["mean"], 0.8 / len(methods), yerr=scale * rows["half"], capsize=2, **looks)
+            axes.bar(at, 100 * rows["mean"], 0.8 / len(methods), yerr=100 * rows["half"], capsize=2, **looks)
+            mark_failed(axes, at, rows, 100)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(groups)), groups)
         axes.set_ylabel(label)
@@ -133,19 +153,31 @@ def _bars(summary: pd.DataFrame, groups: list[str], scale: float, label: str, ti
     return figure
 
 
+def shared_sparsities(table: pd.DataFrame) -> list[str]:
+    """The sparsities that every pruner of the table has runs of."""
+    sparse = table[table["pruner"] != "dense"]
+    counts = sparse.groupby("sparsity")["pruner"].nunique()
+    return by_sparsity(counts.index[counts == sparse["pruner"].nunique()])
+
+
 def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
     """Accuracy of every pruning criterion, one panel per sparsity that all of them have, one marker per method."""
     sparse = table[table["pruner"] != "dense"]
-    pruners = list(sparse["pruner"].unique())
-    counts = sparse.groupby("sparsity")["pruner"].nunique()
-    shared = sorted(counts.index[counts == len(pruners)], key=lambda text: (":" in text, ratio_of(text)))
+    pruners, shared = list(sparse["pruner"].unique()), shared_sparsities(table)
+    if not shared:
+        raise ValueError(f"no sparsity has runs of every pruner ({', '.join(pruners)}): there is nothing to compare")
     common = set.intersection(*(set(part["method"]) for _, part in sparse.groupby("pruner")))
-    methods = [name for name in LOOKS if name in common]
+    methods = methods_of(sparse[sparse["method"].isin(common)])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.6 * len(shared) + 1.5, 5), layout="constrained")
         panels = figure.subplots(1, len(shared), sharey=True, squeeze=False)[0]
         for axes, sparsity in zip(panels, shared, strict=True):
-            _draw_pruners(axes, summarise(sparse[sparse["sparsity"] == sparsity], by="pruner"), methods, pruners)
+            cells = summarise(sparse[sparse["sparsity"] == sparsity], by="pruner")
+            for number, method in enumerate(methods):
+                rows = cells[cells["method"] == method]
+                at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
+                draw_points(axes, at, rows, method, 100, linestyle="", markersize=8)
+            axes.set_xticks(range(len(pruners)), pruners, rotation=30)
             if chance is not None:
                 axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
             axes.set_title(sparsity)
@@ -155,16 +187,6 @@ def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
     return figure
 
 
-def _draw_pruners(axes, cells: pd.DataFrame, methods: list[str], pruners: list[str]) -> None:
-    for number, method in enumerate(methods):
-        label, colour, marker, _ = LOOKS[method]
-        rows = cells[cells["method"] == method]
-        at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
-        looks = {"color": colour, "marker": marker, "linestyle": "", "capsize": 3, "markersize": 8, "label": label}
-        axes.errorbar(at, 100 * rows["mean"], 100 * rows["half"], **looks)
-    axes.set_xticks(range(len(pruners)), pruners, rotation=30)
-
-
 def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
     """Accuracy against the number of trainable parameters at one sparsity, one point a method."""
     here = table[(table["pruner"] == pruner) & (table["sparsity"] == sparsity) & (table["parameters"] > 0)]
@@ -172,10 +194,8 @@ def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str =
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.add_subplot()
-        for row in summarise(here).itertuples():
-            name, colour, marker, _ = LOOKS[row.method]
-            looks = {"color": colour, "marker": marker, "linestyle": "", "markersize": 9, "capsize": 3, "label": name}
-            axes.errorbar(counts[row.method], 100 * row.mean, 100 * row.half, **looks)
+        for method, rows in summarise(here).groupby("method", sort=False):
+            draw_points(axes, counts[[method]], rows, method, 100, linestyle="", markersize=9)
         axes.set_xscale("log")
         axes.minorticks_off()
         ticks = [count for count in sorted(set(counts)) if not counts.between(count / 1.1, count - 1).any()]

@@ -3,30 +3,38 @@
 Joins load → prune → adapter → finetune → merge → evaluate. Prints nothing and draws nothing.
 """
 
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-import peft
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import set_seed
 
 from ..adapter.merging import merge
-from ..adapter.tuner import SppConfig
-from ..models import environment, load, peak_memory, reset_peak_memory
+from ..models import environment, fingerprint, load, peak_memory, reset_peak_memory
 from ..pruning.calibration import block_linears
+from ..pruning.prune import METHODS as PRUNERS
 from ..pruning.prune import prune
-from ..recover.evaluation import average_accuracy, evaluate, perplexity
+from ..pruning.sparsity import Sparsity
+from ..recover.evaluation import average_accuracy, evaluate, load_tasks
+from ..recover.perplexity import perplexity, text_ids
 from ..recover.training import finetune
-from .baselines import reconstruct, recover
+from .baselines import METHODS, attach, reconstruct, recover
 
 EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
     "distill": "the dense parent's predictions at every token are learned, not the records' answers",
     "reconstruct": "local reconstruction first",
 }
+UNTRAINED = ("dense", "none", "reconstruct")  # methods without a learning rate
 CALIBRATION = 16  # batches that a run of the grid draws from its recipe's
+IDENTITY = ("model", "data", "calibration", "text", "tasks", "recipe", "spp_lite")  # columns: what made a row
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class Recipe:
     """What every run of one comparison shares.
 
     model: as in load(). records: Alpaca records. calibration: LongTensors (batch, length). tasks: as in evaluate(), or
-    None. text: scored by perplexity(), or None. training: keywords of finetune().
+    None. text: scored by perplexity(), or None. r: as in baselines.attach(). training: keywords of finetune().
+    Raises ValueError where nothing is scored, and for settings that do not exist.
     """
 
     model: str
@@ -43,11 +52,63 @@ class Recipe:
     tasks: str | list[str] | None = "tiny"
     text: str | None = None
     pruner: str = "wanda"
-    r: int = 16
+    r: int | None = None
     training: dict = field(default_factory=dict)
     batch_size: int = 64
     limit: int | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.tasks and not self.text:
+            raise ValueError("nothing would be scored: name tasks, or a text for perplexity")
+        unknown = sorted(set(self.training) - set(inspect.signature(finetune).parameters))
+        if unknown:
+            raise ValueError(f"finetune() has no setting {', '.join(unknown)}: training takes its keywords")
+        _require(self.pruner, PRUNERS, "pruner")
+
+    def check(self, model, tokenizer, sparsities: Iterable[str]) -> None:
+        """Raise ValueError now, not after an hour, for tasks, texts and patterns that this model cannot be given."""
+        if self.tasks:
+            load_tasks(self.tasks, metric="acc")
+        if self.text:
+            text_ids(tokenizer, self.text)
+        for sparsity in map(Sparsity.parse, sparsities):
+            for name, linear in block_linears(model).items():
+                sparsity.check_fits(linear.weight, name)
+
+    def identity(self, model) -> dict[str, str]:
+        """What makes the rows of this recipe, a word for each column of IDENTITY: what differs may not share a table."""
+        tasks = self.tasks if isinstance(self.tasks, str) else ",".join(self.tasks or ["-"])
+        settings = {name: value for name, value in (("r", self.r), *sorted(self.training.items())) if value is not None}
+        found = (
+            fingerprint(model),
+            _hash(json.dumps(row, sort_keys=True).encode() for row in self.records),
+            _hash(str(batch.tolist()).encode() for batch in self.calibration),
+            _hash([self.text.encode(errors="surrogatepass")]) if self.text else "-",
+            tasks if self.limit is None else f"{tasks} limit={self.limit}",
+            " ".join(f"{name}={value}" for name, value in settings.items()) or "-",
+            _version(),
+        )
+        return dict(zip(IDENTITY, found, strict=True))
+
+
+def _require(name: str, known: Iterable[str], kind: str) -> None:
+    if name not in known:
+        raise ValueError(f"{kind} {name!r} is none of {', '.join(known)}")
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("spp_lite")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "source"
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part + b"\n")
+    return digest.hexdigest()[:16]
 
 
 def dense_and_recovered(
@@ -58,25 +119,30 @@ def dense_and_recovered(
     The model is one and the same object from "pruned" to "recovered": save it before going on if it is wanted.
     say: told the stage that begins.
     """
+    sparsities = list(
+        {Sparsity.parse(sparsity): str(sparsity) for sparsity in sparsities}.values()
+    )  # as it was written
     say(f"dense: load {recipe.model}, evaluate")
     model, tokenizer = load(recipe.model)
-    yield {"method": "dense", "sparsity": "0%", **score(recipe, model, tokenizer)}, model, tokenizer
+    recipe.check(model, tokenizer, sparsities)
+    made = recipe.identity(model)
+    yield {"method": "dense", "sparsity": "0%", **score(recipe, model, tokenizer), **made}, model, tokenizer
     for sparsity in sparsities:
         model, tokenizer = load(recipe.model)
         say(f"{sparsity}: prune with {recipe.pruner}, evaluate")
         start = time.perf_counter()
         prune(model, recipe.calibration, sparsity, method=recipe.pruner, progress=recipe.progress)
         seconds = time.perf_counter() - start
-        yield _row("none", sparsity, seconds, score(recipe, model, tokenizer)), model, tokenizer
+        yield _row("none", sparsity, seconds, score(recipe, model, tokenizer) | made), model, tokenizer
         set_seed(0)  # the start of α
         say(f"{sparsity}: insert SPP factors, train, merge with proof, evaluate")
         start = time.perf_counter()
-        adapted = peft.get_peft_model(model, SppConfig(r=recipe.r))
+        adapted = attach(model, "spp", r=recipe.r)
         output = finetune(adapted, recipe.records, tokenizer, progress=recipe.progress, **recipe.training)
         model, _ = merge(adapted)
         seconds = time.perf_counter() - start
         losses = _losses(output)
-        scores = {"loss_first": losses[0], "loss_last": losses[-1], **score(recipe, model, tokenizer)}
+        scores = {"loss_first": losses[0], "loss_last": losses[-1], **score(recipe, model, tokenizer), **made}
         yield _row("spp", sparsity, seconds, scores), model, tokenizer
 
 
@@ -112,7 +178,8 @@ def zeros(model) -> float:
 @dataclass(frozen=True)
 class Run:
     """One cell of the grid and one seed, which draws the calibration windows, the start of the factors and the order of
-    the records. method: one of baselines.METHODS, with "+" and names of EXTRAS. lr: 0 for methods that do not train."""
+    the records. method: one of baselines.METHODS or "dense", with "+" and names of EXTRAS. sparsity: as parse() reads
+    it, kept as it prints. lr: 0 for methods that do not train. Raises ValueError for what does not exist."""
 
     method: str
     pruner: str
@@ -120,37 +187,55 @@ class Run:
     seed: int
     lr: float
 
+    def __post_init__(self) -> None:
+        method, *extras = self.method.split("+")
+        _require(method, (*METHODS, "dense"), "method")
+        for extra in extras:
+            _require(extra, EXTRAS, f"{self.method}: extra")
+        if extras and (method == "dense" or ("distill" in extras and method in UNTRAINED)):
+            raise ValueError(f"method {self.method!r}: {method} is not trained, so that there is nothing to add to it")
+        _require(self.pruner, ("dense",) if method == "dense" else PRUNERS, "pruner")
+        if not (math.isfinite(self.lr) and self.lr >= 0):
+            raise ValueError(f"{self.method}: the learning rate is {self.lr}: give a finite number, 0 or more")
+        object.__setattr__(self, "sparsity", str(Sparsity.parse(self.sparsity)))
+
+
+def trains(method: str) -> bool:
+    """Does this method (of Run) have a learning rate?"""
+    return method.partition("+")[0] not in UNTRAINED
+
 
 def do_run(recipe: Recipe, run: Run) -> dict:
-    """One row: the run, parameters, seconds, peak memory, zeros before and after, scores, versions."""
+    """One row: the run, parameters, seconds, peak memory, zeros before and after, scores, versions, the model's
+    fingerprint. A run that fails has its error, no score, and what was known until then."""
     start = time.perf_counter()
     reset_peak_memory()
     row: dict = {**asdict(run), "error": ""}
     try:
-        row |= _prune_train_score(recipe, run)
+        row |= _prune_train_score(recipe, run, row)
     except (ValueError, RuntimeError) as error:
-        row["error"] = f"{type(error).__name__}: {error}"
+        row["error"] = " ".join(f"{type(error).__name__}: {error}".split())
     versions = " ".join(
         f"{name} {value}" for name, value in environment().items() if name in ("torch", "transformers", "peft")
     )
     return row | {"seconds": time.perf_counter() - start, "peak_mib": peak_memory() / 2**20, "versions": versions}
 
 
-def _prune_train_score(recipe: Recipe, run: Run) -> dict:
+def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
+    """The scores; what is known before them goes into found."""
     model, tokenizer = load(recipe.model)
     method, *extras = run.method.split("+")
-    if unknown := [name for name in extras if name not in EXTRAS]:
-        raise ValueError(f"{run.method}: no extra {', '.join(unknown)}: after a + goes one of {', '.join(EXTRAS)}")
     dense = load(recipe.model)[0] if extras or method == "reconstruct" else None
     set_seed(run.seed)
     order = torch.randperm(len(recipe.calibration))[:CALIBRATION]
     calibration = [recipe.calibration[i] for i in order.tolist()]
+    found |= {"model": fingerprint(model), "parameters": 0}
     if method == "dense":
-        return {"parameters": 0, "zeros_before": 0.0, "zeros_after": 0.0, **score(recipe, model, tokenizer)}
+        return {"zeros_before": 0.0, "zeros_after": 0.0, **score(recipe, model, tokenizer)}
     prune(model, calibration, run.sparsity, method=run.pruner, progress=False)
     if "reconstruct" in extras:
         reconstruct(model, dense, calibration)
-    found = {"zeros_before": zeros(model), "parameters": 0}
+    found["zeros_before"] = zeros(model)
 
     def train(trainable) -> None:
         found["parameters"] = sum(p.numel() for p in trainable.parameters() if p.requires_grad)
@@ -158,6 +243,6 @@ def _prune_train_score(recipe: Recipe, run: Run) -> dict:
         teacher = dense if "distill" in extras else None
         found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training))[-1]
 
-    model = recover(model, method, train, dense=dense, calibration=calibration)
+    model = recover(model, method, train, r=recipe.r, dense=dense, calibration=calibration)
     scores = score(recipe, model, tokenizer)
-    return {**found, "zeros_after": scores.pop("zeros"), **recipe.training, **scores}
+    return {"zeros_after": scores.pop("zeros"), **recipe.training, **scores}

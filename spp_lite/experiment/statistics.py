@@ -1,38 +1,60 @@
 """Statistics of the experiment's table: means with intervals over seeds, the share of the loss that came back.
 
-Works on plain tables. Draws nothing.
+Works on plain tables. Draws nothing. A run that failed has no score: it is counted, never averaged away.
 """
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
-T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}  # Student's t, by sample size
+from ..pruning.sparsity import Sparsity
 
 
 def ratio_of(sparsity: str) -> float:
-    """ "75%" → 75.0, "2:8" → 75.0: the percentage of zeros, for an axis."""
-    if ":" in sparsity:
-        n, m = sparsity.split(":")
-        return 100.0 * (1 - int(n) / int(m))
-    return float(sparsity.rstrip("%"))
+    """ "75%" → 75.0, "2:8" → 75.0, "row:0.5" → 50.0: the percentage of zeros, for an axis."""
+    return round(100 * Sparsity.parse(sparsity).ratio, 8)
+
+
+def is_pattern(sparsity: str) -> bool:
+    """Is it n of every m, which is no point on an axis of ratios?"""
+    return Sparsity.parse(sparsity).m is not None
+
+
+def by_sparsity(names) -> list[str]:
+    """In the order of axes and tables: ratios, then patterns, the fewest zeros first."""
+    return sorted(set(names), key=lambda name: (is_pattern(name), ratio_of(name), name))
 
 
 def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity") -> pd.DataFrame:
-    """Mean and half-width of the 95 % interval over seeds, per method and sparsity (half-width 0 for one seed)."""
-    found = table.groupby(["method", by], sort=False)[value].agg(mean="mean", std="std", n="size").reset_index()
-    t = found["n"].map(lambda n: T95.get(n, 2.0))
-    found["half"] = (t * found["std"] / np.sqrt(found["n"])).fillna(0.0)
+    """Mean and half-width of the 95 % interval over seeds (Student's t; 0 for one seed), per method and sparsity.
+
+    n: the runs with a finite score, which the mean is of; failed: those without.
+    """
+    if value not in table:
+        raise ValueError(f"no run of the table has the score {value!r}: it has {', '.join(table)}")
+    cells = table.assign(**{value: finite(table[value])}).groupby(["method", by], sort=False)[value]
+    found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
+    found["failed"] -= found["n"]
+    found["half"] = (stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])).fillna(0.0)
     return found.assign(zeros=found[by].map(ratio_of)) if by == "sparsity" else found
+
+
+def finite(scores: pd.Series) -> pd.Series:
+    """The scores as floats, NaN where they are no finite number."""
+    return pd.to_numeric(scores, errors="coerce").replace([np.inf, -np.inf], np.nan)
 
 
 def gap_recovered(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the methods that train, with `gap`: (accuracy − pruned) / (dense − pruned), pruned by the same seed.
 
-    Cells in which pruning cost less than two points are left out: there is no gap to speak of.
+    Cells in which pruning cost less than two points, or of which no pruned run was asked, are left out: there is no gap
+    to speak of. The gap is NaN where one of its runs failed.
     """
-    dense = table.loc[table["method"] == "dense", "accuracy"].mean()
-    key = ["pruner", "sparsity", "seed"]
-    pruned = table[table["method"] == "none"].set_index(key)["accuracy"].rename("pruned")
-    found = table[~table["method"].isin(["dense", "none"])].join(pruned, on=key)
-    found = found[dense - found["pruned"] > 0.02]
+    accuracy, key = finite(table["accuracy"]), ["pruner", "sparsity", "seed"]
+    dense = accuracy[table["method"] == "dense"].mean()
+    if np.isnan(dense):
+        raise ValueError("the table has no score of the dense model, against which a gap is measured")
+    pruned = table.assign(pruned=accuracy)[table["method"] == "none"].set_index(key)["pruned"]
+    found = table.assign(accuracy=accuracy)[~table["method"].isin(["dense", "none"])].join(pruned, on=key, how="inner")
+    found = found[~(dense - found["pruned"] <= 0.02)]
     return found.assign(gap=(found["accuracy"] - found["pruned"]) / (dense - found["pruned"]))

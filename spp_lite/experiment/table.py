@@ -1,11 +1,11 @@
-"""The grid of runs, and the one table that keeps its rows: resumable, replaced whole.
+"""The grid of runs, and the one table that keeps its rows: resumable, replaced whole, never of two minds.
 
 Knows what a run is called, not how it is done (runs.py).
 """
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import fields, replace
 from multiprocessing import get_context
@@ -13,61 +13,139 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..models import load
-from ..recover.data import tokenize_records
-from .runs import Recipe, Run, do_run
+from ..models import load, require_writable
+from ..recover.data import prompt, tokenize_records
+from .runs import IDENTITY, Recipe, Run, do_run, trains
+from .statistics import finite
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from
-UNTRAINED = ("none", "reconstruct")
+KEY = [field.name for field in fields(Run)]
 
 
 def grid(
     methods: Sequence[str], pruners: Sequence[str], sparsities: Sequence[str], seeds: int, rates: Mapping[str, float]
 ) -> list[Run]:
-    """The dense model and all runs, one seed after the other, so that a sweep that is stopped has whole grids."""
-    dense = Run("dense", "dense", "0%", 0, 0.0)
+    """The dense model and all runs, one seed after the other, so that a sweep that is stopped has whole grids.
+
+    Raises ValueError for a method that trains and has no rate.
+    """
+    if lacking := [method for method in methods if trains(method) and method not in rates]:
+        found = ", ".join(rates) or "none"
+        raise ValueError(
+            f"there is no learning rate for {', '.join(lacking)}: the rates that were chosen are of {found}"
+        )
     cells = itertools.product(range(seeds), pruners, sparsities, methods)
-    return [
-        dense,
-        *(Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells),
-    ]
+    runs = [Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells]
+    return [Run("dense", "dense", "0%", 0, 0.0), *runs]
 
 
 def rate_grid(methods: Sequence[str], sparsity: str) -> list[Run]:
     """What choose_rates() compares: every method that trains at every rate of RATES, Wanda, seed 0."""
-    cells = itertools.product(RATES, [method for method in methods if method not in UNTRAINED])
+    cells = itertools.product(RATES, filter(trains, methods))
     return [Run(method, "wanda", sparsity, 0, rate) for rate, method in cells]
 
 
 def choose_rates(table: pd.DataFrame) -> dict[str, float]:
     """Method → the best rate in a table of rate_grid() runs, scored on what the sweep itself does not score: the
-    highest accuracy on a validation split, or the lowest perplexity where no task was scored."""
-    value, ascending = ("accuracy", True) if "accuracy" in table else ("perplexity", False)
-    best = table.dropna(subset=[value]).sort_values(value, kind="stable", ascending=ascending).groupby("method").tail(1)
-    return dict(zip(best["method"], best["lr"], strict=True))
+    highest accuracy on a validation split, or the lowest perplexity where no task was scored. Runs that failed lose.
+
+    Raises ValueError for a table without the columns, and for a rate that is no positive number.
+    """
+    value = "accuracy" if "accuracy" in table else "perplexity"
+    if lacking := [column for column in ("method", "lr", value) if column not in table]:
+        raise ValueError(f"a table of rates needs the column {lacking[0]} beside method, lr and accuracy or perplexity")
+    table = table[table["method"].astype(str).map(trains)]
+    rates = finite(table["lr"])
+    for method, lr in table[~(rates > 0)][["method", "lr"]].itertuples(index=False):
+        raise ValueError(f"the learning rate of {method} is {lr}: it must be a positive number")
+    score = finite(table[value]) * (1 if value == "accuracy" else -1)
+    ranked = table.assign(lr=rates, score=score).dropna(subset=["score"]).sort_values("score", kind="stable")
+    best = ranked.groupby("method").tail(1)
+    return dict(zip(best["method"], best["lr"].map(float), strict=True))
 
 
-def sweep(recipe: Recipe, runs: Sequence[Run], path: Path, *, jobs: int = 1) -> pd.DataFrame:
+def read_table(path: Path, *, key: Sequence[str] = KEY) -> pd.DataFrame:
+    """The rows that sweep() wrote (none where there is no file), or another table with the columns `key`.
+
+    Raises ValueError, with the line, for what cannot be read, runs that are no runs or there twice, and rows that have
+    neither score nor error: edited by hand, or cut short.
+    """
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        text = dict.fromkeys((*IDENTITY, "method", "pruner", "sparsity"), str)
+        table = pd.read_csv(path, dtype=text, float_precision="round_trip")
+    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+        raise ValueError(f"{path} is no table of runs ({error}): name another") from None
+    if lacking := [column for column in key if column not in table]:
+        raise ValueError(f"{path} lacks the column {lacking[0]}: it is no table of runs, name another")
+    if list(key) != KEY:
+        return table
+    seen: dict[Run, int] = {}
+    scored = table.reindex(columns=["accuracy", "perplexity"]).apply(finite).notna().any(axis=1)
+    whole = table[[name for name in IDENTITY if name in table]].notna().all(axis=1)
+    whole &= scored | table.reindex(columns=["error"])["error"].notna()
+    for line, (values, complete) in enumerate(zip(table[KEY].to_dict("records"), whole, strict=True), 2):
+        try:
+            run = Run(**{**values, "seed": int(values["seed"]), "lr": float(values["lr"])})
+            if run in seen:
+                raise ValueError(f"it is the run of line {seen[run]} again")
+            if not complete:
+                raise ValueError("it was cut short, or has neither a score nor an error")
+        except (ValueError, AttributeError) as error:  # an empty cell has no text
+            raise ValueError(f"{path}, line {line}: {error}: delete the line, the run is then done again") from None
+        seen[run] = line
+    return table
+
+
+def differences(table: pd.DataFrame, made: Mapping[str, str]) -> list[str]:
+    """Where the rows of a table were made by something else than `made`: "column: theirs, not ours"."""
+    if not set(made) & set(table):
+        return ["they do not say what made them"]
+    found = []
+    for column, ours in made.items():
+        theirs = table[column].fillna("nothing").unique() if column in table else ["unknown"]
+        found += [f"{column}: {other}, not {ours}" for other in theirs if other != ours][:1]
+    return found
+
+
+def sweep(
+    recipe: Recipe, runs: Sequence[Run], path: Path, *, jobs: int = 1, say: Callable[[str], None] = lambda line: None
+) -> pd.DataFrame:
     """Do the runs that the table at `path` lacks, adding each row as it is done; returns the table.
 
     The file is replaced whole each time: a sweep that is killed goes on where it was. jobs: processes; the threads of
-    this one are shared among them. A run that fails (diverges, say) gets a row with its error and no accuracy.
+    this one are shared among them. say: told each row. A run that fails (diverges, say) gets a row with its error and no
+    score. Raises ValueError, before any run, for a table whose rows another model, data, … made.
     """
-    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    done = (
-        {Run(*values) for values in table[[f.name for f in fields(Run)]].itertuples(index=False)}
-        if len(table)
-        else set()
-    )
+    table = read_table(path)
+    model, tokenizer = load(recipe.model)
+    made = recipe.identity(model)
+    if len(table) and (other := differences(table, made)):
+        raise ValueError(
+            f"the rows of {path} were made otherwise ({'; '.join(other)}): name another --out or remove them"
+        )
+    done = {Run(*values) for values in table.reindex(columns=KEY).itertuples(index=False)}
     runs = [run for run in dict.fromkeys(runs) if run not in done]
-    tokenizer = load(recipe.model)[1]
-    recipe = replace(recipe, records=tokenize_records(recipe.records, tokenizer), progress=False)
+    if runs:
+        require_writable(path.parent)
+        recipe.check(model, tokenizer, {run.sparsity for run in runs})
+        cut = {name: recipe.training[name] for name in ("cutoff", "train_on_inputs") if name in recipe.training}
+        recipe = replace(recipe, records=tokenize_records(recipe.records, tokenizer, **cut), progress=False)
+    del model
     rows = table.to_dict("records")
-    for row in tqdm(_rows(recipe, runs, jobs), total=len(runs), desc=path.stem, disable=not runs):
-        rows.append(row)
+    bar = tqdm(_rows(recipe, runs, jobs), total=len(runs), desc=path.stem, disable=None if runs else True)
+    for number, row in enumerate(bar, 1):
+        if row.get("model", made["model"]) != made["model"]:
+            raise ValueError(f"{recipe.model} was replaced while its sweep went on: start again, with another --out")
+        rows.append(row | made)
         write_table(pd.DataFrame(rows), path)
+        what = " ".join(str(row[name]) for name in KEY)
+        scores = [f"{name} {row[name]:.4g}" for name in ("accuracy", "perplexity") if name in row]
+        say(f"{number} of {len(runs)}: {what}: {row['error'] or ', '.join(scores)} ({row['seconds']:.0f} s)")
     return pd.DataFrame(rows)
 
 
@@ -85,9 +163,27 @@ def _rows(recipe: Recipe, runs: Sequence[Run], jobs: int) -> Iterator[dict]:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a CSV under a temporary name and rename it: a full disk leaves the old table whole. Returns path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.new")
-    table.to_csv(scratch, index=False)
-    os.replace(scratch, path)
+    """Write a CSV under a temporary name and rename it: a full disk leaves the old table whole. Returns path.
+
+    What made a row comes last, so that a row that was cut short cannot pass for one that was not.
+    """
+    table = table[sorted(table, key=IDENTITY.__contains__)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.new")
+        table.to_csv(scratch, index=False)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): what was there is still there") from None
     return path
+
+
+def held_out(records: Dataset) -> tuple[Dataset, Dataset]:
+    """(records to train on, records to choose by): the last 80 different ones, at most a fifth; no text is in both."""
+    texts = [" ".join(f"{prompt(record)}{record['output']}".casefold().split()) for record in records]
+    different = list(dict.fromkeys(texts))
+    if len(different) < 2:
+        raise ValueError("all records are the same: none can be held out")
+    held = set(different[-min(80, max(1, len(different) // 5)) :])
+    train, chosen = ([i for i, text in enumerate(texts) if (text in held) is side] for side in (False, True))
+    return records.select(train), records.select(chosen)

@@ -1,23 +1,26 @@
-"""Scores: lm-eval for tasks, the standard protocol for perplexity.
+"""Scores of tasks, by lm-eval.
 
 `acc` is the argmax of the summed log-likelihood of the answers; `acc_norm` divides each by the answer's length in
-characters. Both are lm-eval's own numbers: the tiny model and LLaMA-7B are scored by the same code.
+characters. Both are lm-eval's own numbers: the tiny model and LLaMA-7B are scored by the same code. A model is scored
+as it is given and left as it was; what is not finite is an error, never a score.
 """
 
 import contextlib
+import copy
 import functools
 import io
 import logging
 import math
 import os
-from collections.abc import Iterable
+import random
+import warnings
+from statistics import mean
+from unittest import mock
 
 import pandas as pd
-import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from ..models import embedded, is_tiny
+from ..models import embedded, is_tiny, require_network
+from .perplexity import as_given, check_ids, not_finite
 
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 TINY = tuple(f"tiny_{name}" for name in PAPER)
@@ -27,29 +30,95 @@ TASK_SETS = {"tiny": TINY, "tiny_val": tuple(f"{name}_val" for name in TINY), "p
 def evaluate(
     model, tokenizer, tasks: str | list[str] = "tiny", *, limit: int | None = None, batch_size=64, progress: bool = True
 ) -> pd.DataFrame:
-    """Zero-shot scores by lm-eval.
+    """Zero-shot scores by lm-eval, however many examples a task's own file asks for.
 
     tasks: "tiny" (our seven, test split), "tiny_val" (their validation split), "paper" (the paper's seven), "mmlu", or
-    lm-eval task names. limit: items per task. batch_size: a number or "auto".
-    Returns one row per task and metric: task, metric ("acc" or "acc_norm", …), value, stderr, n.
-    Raises ValueError for unknown tasks.
+    lm-eval task names. limit: items per task. batch_size: a number or "auto". Returns one row per task and metric:
+    task, metric ("acc" or "acc_norm", …), value, stderr, n, group (which has its own score and this task as a part; ""
+    for what was asked). Raises ValueError for tasks that cannot be read, and for scores that are not finite.
     """
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import evaluate as score
+
+    if limit is not None and not (limit >= 1 and limit == int(limit)):
+        raise ValueError(f"limit={limit}: items per task, 1 or more; None for all of them")
+    if not str(batch_size).startswith("auto") and not batch_size >= 1:
+        raise ValueError(f"batch_size={batch_size}: items at a time, 1 or more, or 'auto'")
+    loaded = load_tasks(tasks)
+    with contextlib.ExitStack() as stack:
+        if not progress:
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(as_given(model))
+        own = copy.deepcopy(tokenizer)  # it is given a padding token; and sums in bfloat16 would tie: the first wins
+        lm = _scorer()(pretrained=model, tokenizer=own, batch_size=batch_size, softmax_dtype="float32")
+        found = score(lm, task_dict=loaded, limit=limit, log_samples=False)
+    if lm.cut:
+        warnings.warn(f"{lm.cut} questions lost their start: the model takes {lm.max_length} tokens", stacklevel=2)
+    return _tidy(found)
+
+
+@functools.cache
+def _scorer():
     from lm_eval.models.huggingface import HFLM
 
+    class Scorer(HFLM):
+        cut = 0  # questions that do not fit the model whole
+
+        def _loglikelihood_tokens(self, requests, **kwargs):
+            for _, context, answer in requests:
+                check_ids(self.model, max(context + answer))
+                if len(answer) > self.max_length:
+                    raise ValueError(f"an answer of {len(answer)} tokens exceeds the {self.max_length} of the model")
+                self.cut += len(context + answer) > self.max_length + 1
+            found = super()._loglikelihood_tokens(requests, **kwargs)
+            for (texts, *_), (value, _) in zip(requests, found, strict=True):
+                if not math.isfinite(value):
+                    what = repr(texts[1][:60]) if texts else "a text"
+                    raise not_finite(self.model, f"the log-likelihood of {what} is {value}")
+            return found
+
+    return Scorer
+
+
+def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
+    """lm-eval's tasks and groups, zero-shot, their data read; tasks as in evaluate(). metric: what each must give.
+
+    Raises ValueError for what is unknown, asked twice, or cannot be read here: before the first minute is spent.
+    """
+    from huggingface_hub import constants
+
     asked = [tasks] if isinstance(tasks, str) else tasks
-    names = [name for task in asked for name in TASK_SETS.get(task, (task,))]
-    manager = _task_manager(all(name.startswith("tiny_") for name in names))
+    names = list(dict.fromkeys(name for task in asked for name in TASK_SETS.get(task, (task,))))
+    ours = all(name.startswith("tiny_") for name in names)
+    manager = _task_manager(ours)
     unknown = [name for name in names if name not in manager.all_tasks]
-    if unknown:
+    if unknown or not names:
         raise ValueError(f"lm-eval has no task {', '.join(unknown)}: use {', '.join(TASK_SETS)} or names of its tasks")
-    with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        found = simple_evaluate(
-            lm, tasks=names, task_manager=manager, limit=limit, log_samples=False,
-            random_seed=None, numpy_random_seed=None, torch_random_seed=None,
-        )  # fmt: skip
-    return _tidy(found)
+    found: dict = {"tasks": {}, "groups": {}}
+    with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())  # lm-eval draws names from it
+        try:
+            ours or require_network("data of lm-eval tasks")
+        except ValueError:  # said to the libraries, or each would try again for half a minute
+            stack.enter_context(mock.patch.object(constants, "HF_HUB_OFFLINE", True))
+        for name in names:
+            new = _read_task(manager, name)
+            if twice := sorted(new["tasks"].keys() & found["tasks"]):
+                raise ValueError(f"task {twice[0]} is asked for twice, by its name and in a group: leave one out")
+            found = {kind: known | new.get(kind, {}) for kind, known in found.items()}
+    for name, task in found["tasks"].items():
+        task.set_config(key="num_fewshot", value=0)
+        if metric and metric not in task.aggregation():
+            raise ValueError(f"task {name} gives {', '.join(task.aggregation())}, no {metric} to take a mean of")
+    return found
+
+
+def _read_task(manager, name: str) -> dict:
+    try:
+        return manager.load([name])
+    except Exception as error:  # of every type: of the hub, of datasets, of a task's own code
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"the data of task {name} cannot be read: use tiny, or fetch them first ({why})") from None
 
 
 @functools.cache
@@ -61,87 +130,45 @@ def _task_manager(ours_only: bool):
 
 
 def _tidy(found: dict) -> pd.DataFrame:
+    scored = {task: [key for key in scores if "," in key] for task, scores in found["results"].items()}
+    above = {part: group for group, parts in found.get("group_subtasks", {}).items() for part in parts}
     rows = []
     for task, scores in found["results"].items():
-        for key, value in scores.items():
-            metric, _, kind = key.partition(",")
-            if kind and not metric.endswith("_stderr"):
-                stderr = scores.get(f"{metric}_stderr,{kind}")
-                stderr = float(stderr) if isinstance(stderr, int | float) else float("nan")
-                n = found["n-samples"].get(task, {}).get("effective")
-                rows.append({"task": task, "metric": metric, "value": float(value), "stderr": stderr, "n": n})
-    return pd.DataFrame(rows)
+        group = above.get(task, "")
+        while group and not scored.get(group):  # a group without a score is only a name for its parts
+            group = above.get(group, "")
+        n = found["n-samples"].get(task, {}).get("effective", scores.get("sample_len"))
+        for metric, _, kind in (key.partition(",") for key in scored[task]):
+            if metric.endswith("_stderr"):
+                continue
+            value, stderr = scores[f"{metric},{kind}"], scores.get(f"{metric}_stderr,{kind}")
+            if not math.isfinite(value):
+                raise ValueError(f"lm-eval's {metric} of {task} is {value}: no mean can be taken over it")
+            stderr = float(stderr) if isinstance(stderr, int | float) else float("nan")
+            name = metric if kind == "none" else f"{metric},{kind}"
+            rows.append((task, name, float(value), stderr, n, group))
+    return pd.DataFrame(rows, columns=["task", "metric", "value", "stderr", "n", "group"])
 
 
 def default_tasks(model: str | None = None) -> str | list[str]:
     """What notebooks and commands score: $SPP_TASKS (names with commas), else "tiny" for the tiny model, else "paper"."""
-    if os.environ.get("SPP_TASKS"):
-        return os.environ["SPP_TASKS"].split(",")
+    if asked := os.environ.get("SPP_TASKS"):
+        return [name.strip() for name in asked.split(",")]
     return "tiny" if is_tiny(model) else "paper"
 
 
 def chance_accuracy(tasks: str = "tiny") -> float:
     """The average accuracy of blind guessing: the mean over tasks of the mean of 1 / number of choices."""
-    from lm_eval.tasks import get_task_dict
-
-    found = get_task_dict(list(TASK_SETS[tasks]), _task_manager(tasks.startswith("tiny"))).values()
-    shares = [[1 / len(task.doc_to_choice(doc)) for doc in task.eval_docs] for task in found]
-    return sum(sum(share) / len(share) for share in shares) / len(shares)
+    found = load_tasks(tasks)["tasks"].values()
+    return mean(mean(1 / len(task.doc_to_choice(doc)) for doc in task.eval_docs) for task in found)
 
 
 def average_accuracy(table: pd.DataFrame) -> float:
-    """The plain mean over tasks of `acc`, as the paper averages its seven."""
-    return float(table.loc[table["metric"] == "acc", "value"].mean())
-
-
-@torch.no_grad()
-def perplexity(
-    model, tokenizer, texts: str | Iterable[str], *, length: int | None = None, stride: int | None = None,
-    batch_size: int = 8, progress: bool = False,
-) -> float:  # fmt: skip
-    """exp of the mean negative log-likelihood per token over the joined texts.
-
-    texts are joined by blank lines and cut into windows of `length` tokens (None: what the model takes, at most 2048),
-    one every `stride` tokens (None: length, the protocol of SparseGPT and Wanda); a token is scored once, with all of
-    its window before it. Raises ValueError when the text is shorter than two tokens.
-    """
-    text = texts if isinstance(texts, str) else "\n\n".join(texts)
-    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"])
-    if len(ids) < 2:
-        raise ValueError("perplexity needs a text of at least two tokens")
-    length = length or min(getattr(model.config, "max_position_embeddings", None) or 2048, 2048)
-    stride = stride or length
-    if not 1 <= stride <= length:
-        raise ValueError(f"stride={stride} must be between 1 and length={length}: tokens between windows would be lost")
-    *full, last = _windows(ids, length, stride)  # only the last may be shorter
-    groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[last]]
-    total, count = 0.0, 0
-    for group in tqdm(groups, desc="perplexity", disable=not progress):
-        loss, tokens = _negative_log_likelihood(model, group)
-        total, count = total + loss, count + tokens
-    return math.exp(total / count)
-
-
-def _windows(ids: Tensor, length: int, stride: int) -> list[tuple[Tensor, int]]:
-    """(window, how many of its last tokens are scored here); the first token of the text is never scored."""
-    windows, scored = [], 0
-    for start in range(0, len(ids), stride):
-        window = ids[start : start + length]
-        end = start + len(window)
-        new = min(end - scored, len(window) - 1)
-        if new > 0:
-            windows.append((window, new))
-        scored = end
-        if end == len(ids):
-            break
-    return windows
-
-
-def _negative_log_likelihood(model, group: list[tuple[Tensor, int]]) -> tuple[float, int]:
-    windows = torch.stack([window for window, _ in group]).to(model.device)
-    new = torch.tensor([new for _, new in group], device=model.device)
-    logits = model(input_ids=windows, use_cache=False).logits[:, :-1].float()
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
-    position = torch.arange(losses.shape[1], device=model.device)
-    chosen = position >= losses.shape[1] - new[:, None]
-    return float(losses[chosen].double().sum()), int(chosen.sum())
+    """The plain mean of `acc` over what evaluate() was asked for, as the paper averages its seven; a group counts once,
+    with its own score. Raises ValueError where one has no finite `acc`: no mean hides a missing part."""
+    asked = table[table["group"].fillna("") == ""] if "group" in table else table
+    found = asked[asked["metric"] == "acc"].set_index("task")["value"].reindex(asked["task"].unique())
+    lacking = found.index[~found.between(0, 1)]
+    if len(lacking) or not len(found):
+        raise ValueError(f"there is no mean accuracy: {', '.join(lacking) or 'the table is empty'} has no acc")
+    return float(found.mean())

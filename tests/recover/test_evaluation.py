@@ -1,15 +1,23 @@
+"""Scores are lm-eval's own, of the model as it is given; what cannot be scored is an error, never a number."""
+
+import io
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
+import yaml
+from huggingface_hub import constants
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from spp_lite import evaluate, load, perplexity
-from spp_lite.models import embedded, resolve
-from spp_lite.recover.evaluation import TASK_SETS, average_accuracy, chance_accuracy
+from spp_lite.models import embedded, fingerprint, load_tokenizer, resolve
+from spp_lite.recover.evaluation import TASK_SETS, average_accuracy, chance_accuracy, load_tasks
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +48,9 @@ def test_unknown_tasks_are_named(tiny):
         evaluate(*tiny, ["tiny_trivia"])
 
 
-def test_evaluation_leaves_the_random_state_alone(tiny):
-    torch.manual_seed(7)
-    before = torch.random.get_rng_state()
-    evaluate(*tiny, ["tiny_boolq"], limit=2, progress=False)
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
 def test_chance_and_average():
     assert 0.25 <= chance_accuracy("tiny") <= 0.5
     assert len(TASK_SETS["paper"]) == len(TASK_SETS["tiny"]) == 7
-    import pandas as pd
-
     rows = [("a", "acc", 1.0), ("a", "acc_norm", 0.0), ("b", "acc", 0.5)]
     assert average_accuracy(pd.DataFrame(rows, columns=["task", "metric", "value"])) == 0.75
 
@@ -81,3 +80,269 @@ def test_perplexity_refuses_what_it_cannot_score(tiny):
         perplexity(*tiny, "")
     with pytest.raises(ValueError, match="stride=9 must be between 1 and length=8"):
         perplexity(*tiny, "a b c d", length=8, stride=9)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """lm-eval's manager over tasks of our own: a, b, c of unlike sizes; in groups, nested, without a score, as a tag."""
+    from lm_eval.tasks import TaskManager
+
+    folder = tmp_path_factory.mktemp("tasks")
+    sizes = {"a": 3, "b": 40, "c": 9}
+    for name, size in sizes.items():
+        rows = [{"q": f"{name} word {i}", "a": (i * i) % 3 % 2} for i in range(size)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain = {
+        "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{q}}",
+        "doc_to_choice": ["yes", "certainly not"], "doc_to_target": "a",
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
+    }  # fmt: skip
+    data = {name: {"dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}}} for name in sizes}
+    tasks = {name: {**plain, **data[name], "task": name} for name in sizes}
+    tasks["a"]["tag"] = tasks["c"]["tag"] = "a_and_c"
+    tasks["shots"] = {**tasks["b"], "task": "shots", "num_fewshot": 3}
+    tasks["words"] = {
+        **data["c"], "task": "words", "dataset_path": "json", "test_split": "test", "output_type": "generate_until",
+        "doc_to_text": "{{q}}", "doc_to_target": "{{a}}", "generation_kwargs": {"until": ["."], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    acc = [{"metric": "acc", "weight_by_size": True}]
+    tasks["inner"] = {"group": "inner", "task": ["a", "b"], "aggregate_metric_list": acc}
+    tasks["nested"] = {"group": "nested", "task": ["inner", "c"], "aggregate_metric_list": acc}
+    tasks["bare"] = {"group": "bare", "task": ["a", "b"]}
+    tasks["through"] = {"group": "through", "task": ["bare", "c"], "aggregate_metric_list": acc}
+    for name, config in tasks.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    return TaskManager(include_path=str(folder), include_defaults=False)
+
+
+@pytest.fixture
+def ours(house, monkeypatch):
+    monkeypatch.setattr("spp_lite.recover.evaluation._task_manager", lambda ours_only: house)
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """What lm-eval asks the model, and what it gets: [(texts, context ids, answer ids), (log-likelihood, greedy)]."""
+    seen = []
+    from lm_eval.models.huggingface import HFLM
+
+    def spy(self, given, **kwargs):
+        found = plain(self, given, **kwargs)
+        seen.extend(zip(given, found, strict=True))
+        return found
+
+    plain = HFLM._loglikelihood_tokens
+    monkeypatch.setattr(HFLM, "_loglikelihood_tokens", spy)
+    return seen
+
+
+def small(**config):
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(resolve("tiny"))
+    given = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "initializer_range": 0.3,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**given | config)).eval(), tokenizer
+
+
+@pytest.mark.parametrize(
+    "asked, parts",
+    [
+        (["inner"], ["inner"]),  # not inner, a and b
+        (["nested"], ["nested"]),
+        (["inner", "c"], ["inner", "c"]),
+        (["bare"], ["a", "b"]),  # lm-eval gives it no score: a name for its parts
+        (["through"], ["through"]),
+        (["a_and_c", "b"], ["a", "c", "b"]),
+    ],
+    ids=" ".join,
+)
+def test_the_average_is_over_what_was_asked_a_group_once_by_lm_evals_own_score(ours, house, asked, parts):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer = small()
+    theirs = simple_evaluate(HFLM(pretrained=model, tokenizer=tokenizer), tasks=asked, task_manager=house)["results"]
+    table = evaluate(model, tokenizer, asked, progress=False)
+    assert average_accuracy(table) == pytest.approx(sum(theirs[name]["acc,none"] for name in parts) / len(parts))
+    assert set(table.loc[table["group"] == "", "task"]) == set(parts)
+    again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    assert average_accuracy(again) == average_accuracy(table)
+
+
+@pytest.mark.parametrize(
+    "rows, named",
+    [
+        ([("a", "acc", float("nan")), ("b", "acc", 0.5)], "a has no acc"),
+        ([("a", "exact_match", 1.0), ("b", "acc", 0.5)], "a has no acc"),
+        ([("a", "acc", float("inf"))], "a has no acc"),
+        ([], "the table is empty"),
+    ],
+)
+def test_no_average_hides_a_missing_part(rows, named):
+    with pytest.raises(ValueError, match=named):
+        average_accuracy(pd.DataFrame(rows, columns=["task", "metric", "value"]))
+
+
+def test_evaluation_is_of_the_model_as_given_and_leaves_it_so(ours):
+    """lm-eval's HFLM ties the head again, calls eval() and gives the tokenizer a padding token."""
+    model, tokenizer = small(tie_word_embeddings=True, attention_dropout=0.5)
+    other, _ = small(tie_word_embeddings=False)
+    other.load_state_dict(model.state_dict())
+    head = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(1)))
+    model.lm_head.weight, other.lm_head.weight = head, torch.nn.Parameter(head.detach().clone())  # trained apart
+    model.train()
+    model.model.layers[0].eval()
+    tokenizer.pad_token = None
+    modes = [module.training for module in model.modules()]
+    before, config, state = fingerprint(model), model.config.to_dict(), (torch.get_rng_state(), random.getstate())
+    found = evaluate(model, tokenizer, ["b"], progress=False)
+    text = "a few words of text to be scored"
+    assert perplexity(model, tokenizer, text, length=8) == perplexity(other, tokenizer, text, length=8)
+    assert fingerprint(model) == before and model.lm_head.weight is head and model.config.to_dict() == config
+    assert [module.training for module in model.modules()] == modes and "tie_weights" not in vars(model)
+    assert tokenizer.pad_token is None
+    assert torch.equal(state[0], torch.get_rng_state()) and state[1] == random.getstate()
+    pd.testing.assert_frame_equal(found, evaluate(other, tokenizer, ["b"], progress=False))
+
+
+def test_every_question_is_zero_shot_with_one_bos_and_scored_in_float32(ours, requests):
+    model, tokenizer = small()
+    table = evaluate(model.bfloat16(), tokenizer, ["shots"], progress=False)
+    texts = [texts for (texts, _, _), _ in requests]
+    assert {question.count("word") for question, _ in texts} == {1}  # not the three examples of the task's file
+    right = {"acc": 0, "acc_norm": 0}
+    for i in range(0, len(requests), 2):
+        values = []
+        for (_, context, answer), (value, _) in requests[i : i + 2]:
+            assert context.count(tokenizer.bos_token_id) == 1 and context[0] == tokenizer.bos_token_id not in answer
+            logits = model(torch.tensor([context + answer])).logits[0, len(context) - 1 : -1]
+            expected = logits.detach().float().log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()
+            assert value == pytest.approx(float(expected), rel=2e-2)  # the logits' own rounding differs by batch
+            assert value != float(torch.tensor(value).bfloat16())
+            values.append(value)
+        gold = (i // 2 * (i // 2)) % 3 % 2
+        lengths = [len(answer) for _, answer in texts[i : i + 2]]
+        right["acc"] += (values[1] > values[0]) == gold
+        right["acc_norm"] += (values[1] / lengths[1] > values[0] / lengths[0]) == gold
+    for row in table.itertuples():
+        assert row.value == right[row.metric] / 40
+
+
+def test_neither_batches_nor_an_earlier_limit_change_a_score(ours):
+    model, tokenizer = small()
+    whole = evaluate(model, tokenizer, ["inner"], progress=False)
+    limited = evaluate(model, tokenizer, ["inner"], limit=2, batch_size=3, progress=False)
+    assert set(limited["n"]) == {2, 4} and set(whole["n"]) == {3, 40, 43}
+    pd.testing.assert_frame_equal(whole, evaluate(model, tokenizer, ["inner"], batch_size=1, progress=False))
+
+
+def broken(kind):
+    model, tokenizer = small()
+    with torch.no_grad():
+        if kind == "nan weight":
+            model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+        elif kind == "one nan row of the head":
+            model.lm_head.weight[7] = float("nan")
+        elif kind == "overflow":
+            model.model.norm.weight.fill_(3e38)
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("task", ["b", "words"])
+@pytest.mark.parametrize("kind", ["nan weight", "one nan row of the head", "overflow"])
+def test_a_broken_model_has_no_score(ours, kind, task):
+    named = {"nan weight": "layers.1.mlp.up_proj.weight", "overflow": "activations overflow"}.get(
+        kind, "lm_head.weight"
+    )
+    model, tokenizer = broken(kind)
+    with pytest.raises(ValueError, match=named):
+        evaluate(model, tokenizer, [task], progress=False)
+    with pytest.raises(ValueError, match=named):
+        perplexity(model, tokenizer, "some words", progress=False)
+
+
+def test_minus_infinity_and_a_loss_that_exp_cannot_hold_are_no_scores(ours):
+    model, tokenizer = small()
+
+    def only_the_first_token(module, inputs, output):
+        output.logits[..., 1:] = float("-inf")
+
+    with model.register_forward_hook(only_the_first_token):
+        with pytest.raises(ValueError, match=r"log-likelihood of ' .*' is -inf"):
+            evaluate(model, tokenizer, ["b"], progress=False)
+        with pytest.raises(ValueError, match="the mean loss over the text is inf"):
+            perplexity(model, tokenizer, "some words")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e4)
+    with pytest.raises(ValueError, match="the mean loss over the text is"):
+        perplexity(model, tokenizer, "some words of a text")
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ({"limit": 0}, "limit=0: items per task, 1 or more"),
+        ({"limit": -3}, "limit=-3"),
+        ({"limit": 0.5}, "limit=0.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"tasks": []}, "lm-eval has no task"),
+        ({"tasks": ["inner", "a"]}, "task a is asked for twice"),
+        ({"tasks": ["/no/such/folder"]}, "lm-eval has no task /no/such/folder"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_the_model_is_used(ours, given, named):
+    with pytest.raises(ValueError, match=named):
+        evaluate(None, None, **{"tasks": ["a"], **given})
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ({"length": 0}, "length=0"), ({"length": 1}, "length=1"), ({"length": 129}, "between 2 and the 128 tokens"),
+        ({"stride": 0}, "stride=0 must be"), ({"length": 8, "stride": 9}, "between 1 and length=8"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)  # fmt: skip
+def test_zero_is_a_value_and_not_the_default(given, named):
+    with pytest.raises(ValueError, match=named):
+        perplexity(*small(), "hello world " * 20, **given)
+
+
+@pytest.mark.parametrize("error", [ConnectionError, FileNotFoundError, KeyError, AssertionError, RuntimeError, OSError])
+def test_data_that_cannot_be_read_are_one_sentence_whatever_a_library_raises(house, monkeypatch, error):
+    class Manager:
+        all_tasks = ("arc_easy",)
+
+        def load(self, names):
+            assert constants.HF_HUB_OFFLINE  # nobody tries again for half a minute
+            raise error("no\nway")
+
+    monkeypatch.setattr("spp_lite.recover.evaluation._task_manager", lambda ours_only: Manager())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=rf"data of task arc_easy cannot be read.*{error.__name__}: .*no") as found:
+        evaluate(None, None, ["arc_easy"])
+    assert "\n" not in str(found.value) and constants.HF_HUB_OFFLINE is False
+
+
+def test_a_task_without_accuracy_is_told_before_a_mean_is_wanted(ours):
+    assert set(load_tasks(["words", "a"])["tasks"]) == {"words", "a"}
+    with pytest.raises(ValueError, match="task words gives exact_match, no acc to take a mean of"):
+        load_tasks(["a", "words"], metric="acc")
+
+
+def test_tokens_that_the_model_does_not_have_and_questions_that_do_not_fit_are_named(ours):
+    model, tokenizer = small(vocab_size=40)
+    with pytest.raises(ValueError, match="the model has 40 embeddings, none for token"):
+        evaluate(model, tokenizer, ["a"], progress=False)
+    with pytest.raises(ValueError, match="the model has 40 embeddings, none for token"):
+        perplexity(model, tokenizer, "some words")
+    model, tokenizer = small(max_position_embeddings=9)
+    with pytest.warns(UserWarning, match="3 questions lost their start: the model takes 9 tokens"):
+        evaluate(model, tokenizer, ["a"], progress=False)
+    model, tokenizer = small(max_position_embeddings=4)
+    with pytest.raises(ValueError, match="an answer of 7 tokens exceeds the 4 of the model"):
+        evaluate(model, tokenizer, ["a"], progress=False)

@@ -1,0 +1,121 @@
+"""spp-lite sweep: the grid method × sparsity × seed as one table and its figures."""
+
+from pathlib import Path
+
+from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least
+
+ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
+GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
+    (("none", "spp", "lora", "lora*", "masked-lora", "hira", "masked-full", "reconstruct"), ("wanda",), ALL_SPARSITIES),
+    (("none", "spp", "lora*", "masked-full"), ("magnitude", "sparsegpt"), ("50%", "75%", "2:4", "2:8")),
+]
+QUICK = [(("none", "spp", "lora*"), ("wanda",), ("50%", "75%", "90%", "2:8"))]
+
+
+def add(parser) -> None:
+    """The options of `spp-lite sweep`."""
+    add_model(parser)
+    add_calibration(parser)
+    add_scores(parser)
+    parser.add_argument("--quick", action="store_true", help="one seed, three methods, four sparsities: five minutes")
+    parser.add_argument("--pruners", nargs="+", help="default: the whole grid of docs/results.md")
+    parser.add_argument("--methods", nargs="+", help="default: the whole grid")
+    parser.add_argument("--sparsity", nargs="+", help="default: the whole grid")
+    parser.add_argument("--seeds", type=at_least(1), default=5)
+    add_training(parser, batch_size=16)
+    about = "rates.csv of another sweep (default: the one in --out, made if absent)"
+    parser.add_argument("--rates", type=Path, help=about)
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="processes")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
+
+
+def run(options) -> None:
+    """Choose a rate per method, do the runs that the table lacks, print its cells, draw it."""
+    from dataclasses import replace
+
+    from ..experiment.table import grid, sweep
+    from ..models import require_writable
+
+    plan = QUICK if options.quick else GRID
+    if options.pruners or options.methods or options.sparsity:
+        plan = [(options.methods or plan[0][0], options.pruners or plan[0][1], options.sparsity or plan[0][2])]
+    for methods, pruners, sparsities in plan:  # whatever does not exist is named before anything is read
+        grid(methods, pruners, sparsities, 1, dict.fromkeys(methods, 0.0))
+    if options.rates and not options.rates.is_file():
+        raise ValueError(f"--rates: there is no file {options.rates}")
+    require_writable(options.out)
+    options.calibration_samples *= 3  # every run draws its own third
+    recipe = _recipe(options)
+    held = _held_out(recipe, options)
+    say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
+    rates = _rates(held, list(dict.fromkeys(method for methods, _, _ in plan for method in methods)), options, say)
+    runs = [run for part in plan for run in grid(*part, 1 if options.quick else options.seeds, rates)]
+    runs = sorted(runs, key=lambda run: run.seed)
+    table = sweep(replace(recipe, records=held.records), runs, options.out / "sweep.csv", jobs=options.jobs, say=say)
+    for pruner in [name for name in table["pruner"].unique() if name != "dense" and recipe.tasks]:
+        print(f"\n{pruner}: mean accuracy in percent ± half of its 95 % interval over seeds")
+        print(_cells(table[table["pruner"] == pruner]).to_string(na_rep="-"))
+    failed = int(table["error"].fillna("").ne("").sum())
+    figures = ", ".join(map(str, _figures(table, recipe, options.out)))
+    print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {figures}")
+
+
+def _rates(held, methods: list[str], options, say) -> dict[str, float]:
+    """Method → learning rate: of the file that the user names, of the embedded one, or chosen now."""
+    from ..experiment.runs import trains
+    from ..experiment.table import choose_rates, differences, rate_grid, read_table, sweep
+    from ..models import embedded, load
+
+    if not any(map(trains, methods)):
+        return {}
+    path = options.rates or (embedded("results", "rates.csv") if options.quick else options.out / "rates.csv")
+    if options.rates or options.quick:
+        table = read_table(path, key=("method", "lr"))
+        if other := differences(table, held.identity(load(held.model)[0])):
+            print(f"note: the rates of {path} were chosen otherwise ({'; '.join(other)})")
+    else:
+        table = sweep(held, rate_grid(methods, "75%"), path, jobs=options.jobs, say=say)
+    rates = choose_rates(table)
+    print("learning rates, chosen on held-out data:", rates, flush=True)
+    return rates
+
+
+def _cells(table):
+    """A row a method, a column a sparsity."""
+    from ..experiment.statistics import by_sparsity, summarise
+
+    found = summarise(table)
+    whole = [f"{100 * row.mean:.1f} ± {100 * row.half:.1f}" if row.n else "failed" for row in found.itertuples()]
+    partly = [f" ({row.n} of {row.n + row.failed})" if row.n and row.failed else "" for row in found.itertuples()]
+    found["text"] = [text + rest for text, rest in zip(whole, partly, strict=True)]
+    cells = found.pivot(index="method", columns="sparsity", values="text")
+    return cells.loc[found["method"].unique(), by_sparsity(found["sparsity"])]
+
+
+def _figures(table, recipe, folder: Path) -> list[Path]:
+    from ..experiment import plotting
+    from ..experiment.statistics import ratio_of
+    from ..recover.evaluation import chance_accuracy
+
+    chance = chance_accuracy() if recipe.tasks == "tiny" else None
+    first, value = table["pruner"].drop_duplicates().iloc[:2].to_list(), "accuracy" if recipe.tasks else "perplexity"
+    headline = plotting.plot_accuracy_vs_sparsity(
+        table[table["pruner"].isin(first)], value=value, chance=chance, title=f"pruned by {first[-1]}"
+    )
+    figures = {value: headline}
+    if recipe.tasks:
+        asked = set(table.loc[table["pruner"] == first[-1], "sparsity"])
+        here = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": first[-1]}
+        if len(plotting.gap_recovered(table[table["pruner"].isin(first)])):
+            figures["gap"] = plotting.plot_gap_recovered(table, pruner=first[-1])
+        if plotting.shared_sparsities(table):
+            figures["pruners"] = plotting.plot_pruners(table, chance=chance)
+        if table["parameters"].max() > 0:
+            figures["parameters"] = plotting.plot_parameters(table, **here)
+        if plotting.task_columns(table):
+            figures["tasks"] = plotting.plot_tasks(table, **here)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=120)
+    return paths

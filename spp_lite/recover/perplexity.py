@@ -1,0 +1,102 @@
+"""Perplexity by the standard protocol, and what every score keeps to: the model as it is given, and finite numbers.
+
+Knows a model's forward and a tokenizer's call. Knows nothing about tasks.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from unittest import mock
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+
+@torch.no_grad()
+def perplexity(
+    model, tokenizer, texts: str | Iterable[str], *, length: int | None = None, stride: int | None = None,
+    batch_size: int = 8, progress: bool = False,
+) -> float:  # fmt: skip
+    """exp of the mean negative log-likelihood per token over the joined texts.
+
+    texts are joined by blank lines and cut into windows of `length` tokens (None: what the model takes, at most 2048),
+    one every `stride` tokens (None: length, the protocol of SparseGPT and Wanda); a token is scored once, with all of
+    its window before it. Raises ValueError when the text is shorter than two tokens, or the loss is not finite.
+    """
+    ids = text_ids(tokenizer, texts)
+    check_ids(model, int(ids.max()))
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
+    length = min(most, 2048) if length is None else length
+    stride = length if stride is None else stride
+    if not (1 <= stride <= length and 2 <= length <= most and batch_size >= 1):
+        raise ValueError(
+            f"stride={stride} must be between 1 and length={length}, or tokens between windows would be lost; length "
+            f"between 2 and the {most} tokens that the model takes; batch_size={batch_size} at least 1"
+        )
+    *full, last = _windows(ids, length, stride)  # only the last may be shorter
+    groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[last]]
+    with as_given(model):
+        parts = [_negative_log_likelihood(model, group) for group in tqdm(groups, "perplexity", disable=not progress)]
+    loss = sum(part for part, _ in parts) / sum(tokens for _, tokens in parts)
+    if not loss < 700:  # nan, inf, and what exp() cannot hold
+        raise not_finite(model, f"the mean loss over the text is {loss}")
+    return math.exp(loss)
+
+
+def text_ids(tokenizer, texts: str | Iterable[str]) -> Tensor:
+    """The tokens that perplexity() scores; ValueError for texts of fewer than two."""
+    text = texts if isinstance(texts, str) else "\n\n".join(texts)
+    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
+    if len(ids) < 2:
+        raise ValueError(f"perplexity needs a text of at least two tokens: {text[:60]!r} has {len(ids)}")
+    return ids
+
+
+def _windows(ids: Tensor, length: int, stride: int) -> list[tuple[Tensor, int]]:
+    """(window, how many of its last tokens are scored here); the first token of the text is never scored."""
+    starts = range(0, max(1, len(ids) - length + stride), stride)  # to the first window that reaches the end
+    ends = [min(start + length, len(ids)) for start in starts]
+    cuts = zip(starts, ends, [0, *ends], strict=False)
+    windows = [(ids[start:end], min(end - before, end - start - 1)) for start, end, before in cuts]
+    return [(window, new) for window, new in windows if new > 0]
+
+
+def _negative_log_likelihood(model, group: list[tuple[Tensor, int]]) -> tuple[float, int]:
+    windows = torch.stack([window for window, _ in group]).to(model.device)
+    new = torch.tensor([new for _, new in group], device=model.device)
+    logits = model(input_ids=windows, use_cache=False).logits[:, :-1].float()
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
+    position = torch.arange(losses.shape[1], device=model.device)
+    chosen = position >= losses.shape[1] - new[:, None]
+    return float(losses[chosen].double().sum()), int(chosen.sum())
+
+
+@contextlib.contextmanager
+def as_given(model) -> Iterator[None]:
+    """Score in eval mode, leave each module in its own; keep HFLM from tying a head that was trained apart."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with mock.patch.object(model, "tie_weights", lambda *_, **__: None), model.register_forward_hook(_refuse_nan):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _refuse_nan(model, inputs, output) -> None:
+    if output.logits[:, -1].isnan().any():  # of generated tokens too, which have no log-likelihood
+        raise not_finite(model, "the model's logits are nan")
+
+
+def not_finite(model, what: str) -> ValueError:
+    weights = ((name, value) for name, value in model.named_parameters() if value.device.type != "meta")
+    broken = next((f"{name} is not finite" for name, value in weights if not value.float().isfinite().all()), None)
+    return ValueError(f"{what}, so there is no score: {broken or 'activations overflow: try float32, or train slower'}")
+
+
+def check_ids(model, highest: int) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    if highest >= rows:
+        raise ValueError(f"the model has {rows} embeddings, none for token {highest}: use its own tokenizer")
