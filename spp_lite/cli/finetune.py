@@ -29,10 +29,11 @@ def add(parser) -> None:
         "--resume-from-checkpoint, … A YAML file holds the same names; what the command line says counts more."
     )
     for one in fields(FinetuneArguments):
-        names = dict.fromkeys(f"--{name}" for name in (one.name.replace("_", "-"), one.name))
         flag = {"nargs": "?", "const": "True"} if one.type is bool else {}
         about = f"{one.metadata['help']} (default: {one.default})"
-        parser.add_argument(*names, dest=one.name, default=argparse.SUPPRESS, help=about, **flag)
+        for name in dict.fromkeys((one.name.replace("_", "-"), one.name)):  # both spellings, the first is shown
+            parser.add_argument(f"--{name}", dest=one.name, default=argparse.SUPPRESS, help=about, **flag)
+            about = argparse.SUPPRESS
 
 
 def run(options) -> None:
