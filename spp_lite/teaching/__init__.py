@@ -2,6 +2,7 @@
 
 from ..adapter.kernels import effective_weight, row_blocks
 from ..cli import main
+from ..cli.finetune import FinetuneArguments
 from ..experiment.baselines import attach
 from ..experiment.plotting import LOOKS, plot_accuracy_vs_sparsity, plot_parameters, plot_tasks
 from ..experiment.runs import Recipe, Run, do_run, zeros

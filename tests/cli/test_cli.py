@@ -132,25 +132,43 @@ def help_only(done):
     return done.stdout.replace("--max_steps", "")  # named as the other spelling
 
 
-def train(folder, *words):
-    command = ["finetune", "--output-dir", str(folder), "--learning-rate", "1e-2", "--per_device_train_batch_size", "2"]
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    """A folder with the tiny model at 2:4."""
+    folder = tmp_path_factory.mktemp("pruned") / "model"
+    assert main(f"prune --sparsity 2:4 --method magnitude --out {folder}".split()) == 0
+    return str(folder)
+
+
+def train(model, folder, *words):
+    command = [
+        "finetune",
+        "--model",
+        model,
+        "--output-dir",
+        str(folder),
+        "--learning-rate",
+        "1e-2",
+        "--per_device_train_batch_size",
+        "2",
+    ]
     assert main([*command, "--max-steps", "2", "--report-to", "none", "--save-strategy", "no", *words]) == 0
     return load_file(folder / "adapter_model.safetensors")
 
 
-def test_a_seed_fixes_the_adapter_and_another_changes_it(tmp_path):
-    first, again, other = (train(tmp_path / str(i), "--seed", seed) for i, seed in enumerate(("1", "1", "2")))
+def test_a_seed_fixes_the_adapter_and_another_changes_it(pruned, tmp_path):
+    first, again, other = (train(pruned, tmp_path / str(i), "--seed", seed) for i, seed in enumerate(("1", "1", "2")))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first if "alpha" in name)
     note = json.loads((tmp_path / "0" / "spp_run.json").read_text())
     assert {"model", "base", "records", "seed", "versions", "steps"} <= set(note) and note["steps"] == 2
 
 
-def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(tmp_path):
+def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(pruned, tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("r: 4\nmax_steps: 5\ncutoff: 64\ntrain-on-inputs: true\nlr_scheduler_kwargs: {}\nseed: 3\n")
-    given = train(tmp_path / "a", "--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3")
-    command = f"finetune {settings} --output_dir {tmp_path / 'b'} --max-steps 2 --learning_rate 1e-2"
+    given = train(pruned, tmp_path / "a", "--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3")
+    command = f"finetune {settings} --model {pruned} --output_dir {tmp_path / 'b'} --max-steps 2 --learning_rate 1e-2"
     command += " --per-device-train-batch-size 2 --report_to none --save_strategy no"
     assert main(command.split()) == 0
     written = load_file(tmp_path / "b" / "adapter_model.safetensors")
