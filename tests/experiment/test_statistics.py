@@ -1,0 +1,129 @@
+"""Means, intervals, gaps and figures of tables, and what they do with runs that failed."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from spp_lite.experiment import plotting
+from spp_lite.experiment.statistics import by_sparsity, gap_recovered, is_pattern, ratio_of, summarise
+
+NAN = float("nan")
+
+
+def table_of(rows):
+    columns = ["method", "pruner", "sparsity", "seed", "accuracy", "parameters", "tiny_rte"]
+    return pd.DataFrame([(*row, 100, row[-1]) for row in rows], columns=columns)
+
+
+def grid_of(methods, sparsities, seeds=3, pruners=("wanda",)):
+    cells = itertools.product(methods, pruners, sparsities, range(seeds))
+    rows = [(method, pruner, sparsity, seed, 0.5 + seed / 50) for method, pruner, sparsity, seed in cells]
+    return table_of([("dense", "dense", "0%", 0, 0.9), *rows])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40))
+def test_the_interval_is_students(scores):
+    (row,) = summarise(table_of([("spp", "wanda", "75%", i, score) for i, score in enumerate(scores)])).itertuples()
+    assert row.mean == pytest.approx(np.mean(scores)) and (row.n, row.failed) == (len(scores), 0)
+    assert row.half == pytest.approx(stats.t(len(scores) - 1).ppf(0.975) * stats.sem(scores), abs=1e-9)
+
+
+@pytest.mark.parametrize("bad", [NAN, float("inf"), None, "diverged"])
+def test_failed_runs_are_counted_and_not_averaged_away(bad):
+    rows = [("spp", "wanda", "75%", 0, 0.5), ("spp", "wanda", "75%", 1, bad), ("spp", "wanda", "90%", 0, bad)]
+    cells = summarise(table_of(rows)).set_index("sparsity")
+    assert (cells.loc["75%", ["mean", "n", "failed"]] == [0.5, 1, 1]).all()
+    assert np.isnan(cells.loc["90%", "mean"]) and (cells.loc["90%", ["n", "failed"]] == [0, 1]).all()
+
+
+@pytest.mark.parametrize(
+    "name, ratio, pattern",
+    [("0%", 0, False), ("50%", 50, False), ("0.5", 50, False), ("row:50%", 50, False), ("unstructured:0.75", 75, False),
+     ("2:4", 50, True), ("2:8", 75, True), ("55%", 55, False)],
+)  # fmt: skip
+def test_every_sparsity_that_can_be_asked_has_its_place_on_the_axis(name, ratio, pattern):
+    assert ratio_of(name) == ratio and is_pattern(name) == pattern
+    axes = plotting.plot_accuracy_vs_sparsity(grid_of(["none", "spp"], [name])).axes
+    places = [float(x) for line in axes[0].containers for x in line.lines[0].get_xdata()]
+    assert len(places) == 2 and all(abs(x - (0 if pattern else ratio)) < 1 for x in places)
+
+
+def test_sparsities_are_in_the_order_of_axes():
+    assert by_sparsity(["2:8", "90%", "2:4", "0.5", "4:8", "90%"]) == ["0.5", "90%", "2:4", "4:8", "2:8"]
+
+
+def test_a_method_without_a_pattern_does_not_move_to_anothers_place():
+    table = grid_of(["none"], ["2:4", "4:8", "2:8"])
+    axes = plotting.plot_accuracy_vs_sparsity(pd.concat([table, grid_of(["spp"], ["2:8"])[1:]])).axes[0]
+    (place,) = axes.containers[1].lines[0].get_xdata()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2:4", "4:8", "2:8"] and round(place) == 2
+
+
+def test_the_gap_is_taken_within_a_seed_and_left_out_where_there_is_none():
+    rows = [("dense", "dense", "0%", 0, 0.9)]
+    rows += [("none", "wanda", "75%", 0, 0.5), ("spp", "wanda", "75%", 0, 0.7)]
+    rows += [("none", "wanda", "75%", 1, 0.7), ("spp", "wanda", "75%", 1, 0.9)]
+    rows += [("none", "wanda", "50%", 0, 0.89), ("spp", "wanda", "50%", 0, 0.9)]
+    rows += [("spp", "wanda", "60%", 0, 0.9)]  # no pruned run was asked
+    assert gap_recovered(table_of(rows))["gap"].tolist() == pytest.approx([0.5, 1.0])
+
+
+@pytest.mark.parametrize("failed", [("none", 0), ("spp", 0)])
+def test_a_gap_whose_runs_failed_is_seen(failed):
+    table = grid_of(["none", "spp"], ["75%"])
+    table.loc[(table["method"] == failed[0]) & (table["seed"] == failed[1]), "accuracy"] = NAN
+    assert (summarise(gap_recovered(table), "gap")[["n", "failed"]] == [2, 1]).all(axis=None)
+    texts = [text.get_text() for text in plotting.plot_gap_recovered(table).axes[0].texts]
+    assert texts == [" 2 of 3 runs"]
+
+
+def test_a_gap_needs_the_dense_model():
+    table = grid_of(["none", "spp"], ["75%"])
+    table.loc[0, "accuracy"] = NAN
+    with pytest.raises(ValueError, match="no score of the dense model"):
+        gap_recovered(table)
+
+
+def test_figures_draw_every_method_of_the_table():
+    table = grid_of(
+        ["none", "spp", "spp+reconstruct", "lora+distill"], ["50%", "75%", "2:8"], pruners=("wanda", "magnitude")
+    )
+    for figure in (plotting.plot_gap_recovered(table), plotting.plot_tasks(table), plotting.plot_parameters(table)):
+        labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert {"pruned + SPP", "pruned + SPP + reconstruct", "LoRA merged (refills the zeros) + distill"} <= set(
+            labels
+        )
+    panels = plotting.plot_pruners(table, chance=0.3).axes
+    assert [axes.get_title() for axes in panels] == ["50%", "75%", "2:8"]
+    assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["wanda", "magnitude"]
+    ratios, patterns = plotting.plot_accuracy_vs_sparsity(table[table["pruner"] != "magnitude"]).axes
+    assert [tick.get_text() for tick in patterns.get_xticklabels()] == ["2:8"] and len(ratios.containers) == 4
+
+
+@pytest.mark.parametrize("seeds, said", [([1], " 2 of 3 runs"), ([0, 1, 2], " 0 of 3 runs")])
+def test_every_figure_marks_cells_of_which_runs_failed(seeds, said):
+    table = grid_of(["none", "spp"], ["75%", "2:8"], pruners=("wanda", "magnitude"))
+    lost = (table["method"] == "spp") & (table["sparsity"] == "75%") & table["seed"].isin(seeds)
+    table.loc[lost, ["accuracy", "tiny_rte"]] = NAN
+    wanda = table[table["pruner"] != "magnitude"]
+    figures = [
+        plotting.plot_accuracy_vs_sparsity(wanda),
+        plotting.plot_gap_recovered(wanda),
+        plotting.plot_pruners(table),
+    ]
+    for figure in (*figures, plotting.plot_parameters(wanda), plotting.plot_tasks(wanda)):
+        texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+        assert texts and set(texts) == {said}
+
+
+def test_what_cannot_be_drawn_is_said():
+    with pytest.raises(ValueError, match="no run of the table has the score 'accuracy'"):
+        plotting.plot_accuracy_vs_sparsity(grid_of(["spp"], ["75%"]).drop(columns="accuracy"))
+    apart = pd.concat([grid_of(["spp"], ["75%"]), grid_of(["spp"], ["50%"], pruners=("magnitude",))])
+    with pytest.raises(ValueError, match="no sparsity has runs of every pruner"):
+        plotting.plot_pruners(apart)
