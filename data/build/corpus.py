@@ -61,7 +61,11 @@ def record(item: Item, draw: random.Random) -> dict[str, str]:
 
 
 def records(world: World, split: str, seed: int, count: int) -> list[dict[str, str]]:
-    """Instruction records over the facts of one split, none twice."""
+    """Instruction records over the facts of one split, none twice.
+
+    An output starts with the blank that pre-training puts before every answer (encode in pretrain.py tokenizes answers
+    apart, and the tokenizer starts a text with one), so that its text has the tokens that the model knows.
+    """
     draw, found = random.Random(f"{seed}/records/{split}"), {}
     open_keys = {relation: world.keys(split, relation) for relation in (*EASY, "town", "use", "instrument")}
     while len(found) < count:
@@ -75,7 +79,7 @@ def records(world: World, split: str, seed: int, count: int) -> list[dict[str, s
             family = draw.choices(list(MIX), weights=list(MIX.values()))[0]
             made = record(FAMILIES[family](world, split, draw), draw)
         found.setdefault(tuple(made.values()), made)
-    return list(found.values())
+    return [{**made, "output": f" {made['output']}"} for made in found.values()]
 
 
 def copy_sequence(size: int, draw: random.Random) -> list[int]:

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from peft import HiraConfig, PeftModel
+from accelerate.utils import has_offloaded_params
+from peft import HiraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..models import require_writable
 from ..pruning.sparsity import SparsityError, find_pattern, measure
+from .base import is_quantised, restored_on_error
+from .config import plain
 from .kernels import row_blocks
-from .tuner import SppLinear, is_quantised
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
@@ -41,43 +45,75 @@ class MergeReport:
 def merge(peft_model: PeftModel) -> tuple[nn.Module, MergeReport]:
     """Merge the active adapters and return the plain model with the proof that no zero was filled.
 
-    Checks for every layer: zeros still zero, n:m pattern intact, weights finite; and the logits of merged and unmerged
-    model on probe tokens. Raises SparsityError, and leaves the model as it was, when a check fails.
+    Checks on the model that is returned: in every layer that the adapter changes, or replaces (modules_to_save), zeros
+    are still zero, n:m patterns intact, weights finite; its logits on probe tokens are the adapted model's, heads tied
+    as its config says. Raises SparsityError, and leaves the model as it was, when a check fails.
     """
-    layers = _tuner_layers(peft_model)
-    before = {name: layer.get_base_layer().weight.detach().cpu().clone() for name, layer in layers.items()}
-    training = peft_model.training
+    before, layers = _weights_before(peft_model), _tuner_layers(peft_model)
+    model, training = peft_model.base_model.model, peft_model.training
+    config = getattr(model, "config", None)
+    tied = getattr(config, "tie_word_embeddings", None)
     peft_model.eval()
-    probe = _probe(peft_model)
-    try:
-        expected = _logits(peft_model, probe)
-        peft_model.merge_adapter()
-        rows = [_prove(name, before[name], layer.get_base_layer().weight) for name, layer in layers.items()]
-        error, tolerance = _compare(expected, _logits(peft_model, probe), next(iter(before.values())).dtype)
-    except BaseException:
-        _restore(layers, before)
-        peft_model.train(training)
-        raise
-    model = peft_model.base_model.unload()
-    if hasattr(model, "peft_config"):
-        del model.peft_config
+    with restored_on_error(peft_model):
+        try:
+            expected = _logits(peft_model)
+            for name, module in list(model.named_modules()):  # PEFT cannot unwrap what has no weight of its own
+                if isinstance(module, AuxiliaryTrainingWrapper):
+                    parent, _, leaf = name.rpartition(".")
+                    whole = module.unload_and_optionally_merge_module(True, False, None)
+                    setattr(model.get_submodule(parent), leaf, whole)
+            peft_model.base_model.merge_and_unload()
+            rows = [_prove(name, weight, model.get_submodule(name).weight) for name, weight in before.items()]
+            if hasattr(model, "tie_weights"):  # as whoever loads it will
+                model.tie_weights()
+            error, tolerance = _compare(expected, _logits(model), {weight.dtype for weight in before.values()})
+        except BaseException:
+            for name, layer in layers.items():
+                if layer.merged:
+                    layer.unmerge()
+                layer.get_base_layer().weight.data.copy_(before[name])
+            if tied is not None:
+                config.tie_word_embeddings = tied
+            peft_model.train(training)
+            raise
     return model.eval(), MergeReport(pd.DataFrame(rows), error, tolerance)
 
 
 def _tuner_layers(peft_model) -> dict[str, BaseTunerLayer]:
-    layers = {
-        name.removeprefix("base_model.model."): module
-        for name, module in peft_model.named_modules()
-        if isinstance(module, BaseTunerLayer)
-    }
+    """Every adapted layer, by its name in the plain model."""
+    named = peft_model.named_modules() if isinstance(peft_model, PeftModel) else ()
+    layers = {plain(name): module for name, module in named if isinstance(module, BaseTunerLayer)}
     if not layers:
         raise SparsityError("the model carries no adapter: there is nothing to merge")
-    for name, layer in layers.items():
-        if is_quantised(layer.get_base_layer()):
-            raise SparsityError(f"{name} is quantised: load the pruned model unquantised, then merge")
-        if layer.merged:
-            raise SparsityError(f"{name} is merged already: call unmerge_adapter() first, so that it can be checked")
     return layers
+
+
+def _weights_before(peft_model) -> dict[str, Tensor]:
+    """Copies of the weights that merging changes, by name; raises SparsityError when it cannot be done or proved."""
+    layers, active = _tuner_layers(peft_model), set()
+    for name, layer in layers.items():
+        base = layer.get_base_layer()
+        away = not is_quantised(base) and (has_offloaded_params(base) or base.weight.is_meta)
+        for wrong, what in (
+            (is_quantised(base), "is quantised: load the pruned model unquantised, then merge"),
+            (away, "is offloaded: load the pruned model without device_map, then merge"),
+            (layer.merged, "is merged already: call unmerge_adapter() first, so that it can be checked"),
+            (layer.disable_adapters, "has its adapters disabled: call base_model.enable_adapter_layers() first"),
+        ):
+            if wrong:
+                raise SparsityError(f"{name} {what}")
+        for part, factor in layer.named_parameters():
+            names = set() if part.startswith("base_layer.") else set(part.split(".")) & set(layer.active_adapters)
+            if names and not torch.isfinite(factor).all():
+                raise SparsityError(f"{name}: {part} is not finite: train with a smaller learning rate")
+            active |= names
+    if not active:
+        raise SparsityError(f"none of the adapters {', '.join(peft_model.peft_config)} is active: set_adapter() first")
+    weights = {name: layer.get_base_layer().weight for name, layer in layers.items()}
+    for name, module in peft_model.named_modules():  # what an adapter saves whole has to keep the zeros, too
+        if isinstance(module, nn.Linear) and ".original_module" in name and measure(module.weight) > 0:
+            weights[plain(name)] = module.weight
+    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
 
 
 def _prove(name: str, before: Tensor, weight: Tensor) -> dict:
@@ -105,58 +141,66 @@ def _prove(name: str, before: Tensor, weight: Tensor) -> dict:
     }  # fmt: skip
 
 
-def _compare(expected: Tensor, found: Tensor, dtype: torch.dtype) -> tuple[float, float]:
+def _compare(expected: Tensor, found: Tensor, dtypes: set[torch.dtype]) -> tuple[float, float]:
+    if not torch.isfinite(expected).all():
+        raise SparsityError("the adapted model's logits are not finite: nothing can be proved; train it anew")
     error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
-    tolerance = TOLERANCE[dtype]
+    tolerance = max(TOLERANCE.get(dtype, 0) for dtype in dtypes)
     if not error <= tolerance:
         raise SparsityError(
-            f"the merged model's logits differ by {error:.2g} of the largest, more than {tolerance:g} for {dtype}: "
-            "the base changed, or the adapter does more than its weights say"
+            f"the merged model's logits differ by {error:.2g} of the largest, more than {tolerance:g} for "
+            f"{', '.join(map(str, dtypes))}: the base changed, or the adapter does more than its weights say"
         )
     return error, tolerance
 
 
-def _restore(layers: dict[str, BaseTunerLayer], before: dict[str, Tensor]) -> None:
-    for name, layer in layers.items():
-        if layer.merged:
-            layer.unmerge()
-        layer.get_base_layer().weight.data.copy_(before[name])
-
-
-def _probe(model) -> Tensor:
-    draw = torch.Generator().manual_seed(0)
-    return torch.randint(model.config.vocab_size, (2, 16), generator=draw).to(model.device)
-
-
 @torch.no_grad()
-def _logits(model, probe: Tensor) -> Tensor:
-    return model(input_ids=probe).logits.double().cpu()
+def _logits(model) -> Tensor:
+    """(1, 32, vocabulary), float64, on probe tokens that no model takes for an image's or for padding."""
+    try:
+        text = model.config.get_text_config()
+        settings = {**model.config.to_dict(), **text.to_dict()}
+        special = {v for k, v in settings.items() if k.endswith(("token_id", "token_index")) and isinstance(v, int)}
+        tokens = torch.tensor([token for token in range(text.vocab_size) if token not in special])
+        draw = torch.Generator().manual_seed(0)
+        probe = tokens[torch.randint(len(tokens), (1, 32), generator=draw)].to(model.device)
+        more = {"decoder_input_ids": probe} if model.config.is_encoder_decoder else {}
+        return model(input_ids=probe, **more)[0].double().cpu()
+    except Exception as error:  # of any kind: what models want differs
+        raise ValueError(
+            f"{type(model).__name__} cannot be run on token ids alone, so a merge cannot be proved "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "default") -> Path:
-    """Write an SPP adapter as a HiRA adapter that stock PEFT loads without spp_lite; exact.
+    """Write an SPP adapter as a HiRA adapter that stock PEFT loads without spp_lite; exact, modules_to_save included.
 
     W ⊙ s R(α)β = W ⊙ (B A) with A = α and B (out, r) one-hot by block, B[i, block(i)] = s · β_i (HiRA has no scale).
     Raises ValueError for another kind of adapter.
     """
-    layers = _tuner_layers(peft_model)
-    for name, layer in layers.items():
-        if not isinstance(layer, SppLinear) or adapter_name not in layer.spp_alpha:
-            raise ValueError(f"{name} carries no SPP adapter {adapter_name!r}: only SPP can be written as HiRA")
+    layers = {name: layer for name, layer in _tuner_layers(peft_model).items() if hasattr(layer, "spp_alpha")}
+    layers = {name: layer for name, layer in layers.items() if adapter_name in layer.scaling}
+    if not layers:
+        raise ValueError(f"the model carries no SPP adapter {adapter_name!r}: only SPP can be written as HiRA")
+    state = get_peft_model_state_dict(peft_model, adapter_name=adapter_name)
+    tensors = {key: value.cpu().clone() for key, value in state.items() if "spp_" not in key.rpartition(".")[2]}
     rank = max(layer.r[adapter_name] for layer in layers.values())  # fewer blocks are padded with zeros
-    tensors = {}
     for name, layer in layers.items():
-        alpha, beta = layer.spp_alpha[adapter_name].detach().cpu(), layer.spp_beta[adapter_name].detach().cpu()
+        alpha, beta, scaling = layer.factors([adapter_name])[0]
+        alpha, beta = alpha.detach().float().cpu(), beta.detach().float().cpu()
         columns = torch.zeros(len(beta), rank)
-        columns[torch.arange(len(beta)), row_blocks(len(beta), len(alpha))] = layer.scaling[adapter_name] * beta
+        columns[torch.arange(len(beta)), row_blocks(len(beta), len(alpha))] = scaling * beta
         tensors[f"base_model.model.{name}.hira_A"] = nn.functional.pad(alpha, (0, 0, 0, rank - len(alpha)))
         tensors[f"base_model.model.{name}.hira_B"] = columns
+    if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"{broken[0]} would not be finite: export an earlier checkpoint")
     own = peft_model.peft_config[adapter_name]
     config = HiraConfig(
         r=rank, target_modules=sorted(layers), task_type=own.task_type, inference_mode=True,
-        base_model_name_or_path=own.base_model_name_or_path,
+        base_model_name_or_path=own.base_model_name_or_path, modules_to_save=own.modules_to_save,
     )  # fmt: skip
-    folder = Path(folder)
+    folder = require_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         save_file(tensors, Path(scratch) / "adapter_model.safetensors")

@@ -1,188 +1,30 @@
-"""The SPP adapter as a PEFT tuner: SppConfig → SppModel → SppLinear, on one fused linear.
+"""SPP as a PEFT tuner: SppConfig → SppModel → SppLinear. Importing this file registers "SPP", so every PEFT verb works.
 
-W′ = W ⊙ (1 + s · R(α)β): a zero of W is a zero of W′ for every α and β (Lu et al. 2024, Eq. 5). Importing this file
-registers "SPP" with PEFT, so every PEFT verb works on it. Knows nothing about training or about how zeros came about.
+Knows which linears of a model get factors, and on which base they were made. Knows nothing about training or about how
+zeros came about.
 """
 
-import math
+import copy
+import re
 import warnings
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from peft import PeftConfig, PeftType
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+from peft import PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, delete_adapter
 from peft.utils import register_peft_method
-from peft.utils.integrations import dequantize_module_weight
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
-from ..pruning.calibration import block_linears, decoder_blocks
+from ..pruning.calibration import block_linears, block_matrices, decoder_blocks, linears_of
 from ..pruning.sparsity import SparsityError, fingerprint, measure
-from .kernels import effective_weight, row_blocks, spp_linear
+from .base import coarseness, compare, is_quantised, kind_of, misfit, restored_on_error, sample_zeros
+from .config import SppConfig, plain
+from .layer import SppLayer, SppLinear
 
-if "SPP" in PeftType.__members__:
-    raise ImportError("this version of peft has an SPP of its own: use a spp_lite made for it")
-_member = str.__new__(PeftType, "SPP")  # an enum cannot be extended by its own means; plain strings break PEFT's status
-_member._name_, _member._value_ = "SPP", "SPP"
-PeftType._member_map_["SPP"] = PeftType._value2member_map_["SPP"] = _member
-PeftType._member_names_.append("SPP")
-type.__setattr__(PeftType, "SPP", _member)
-
-
-@dataclass
-class SppConfig(PeftConfig):
-    """Settings of an SPP adapter.
-
-    r: row blocks of α (any r ≥ 1). scaling: s. dropout: on the input of the SPP branch; above 0 training takes the
-    residual form, about 5/3 of the matrix work. token_fraction: below 1, dα and dβ are estimated from that share of the
-    tokens (unbiased). target_modules: None for every linear of the decoder blocks, else names, a regex or "all-linear".
-    rank_pattern, scaling_pattern: name pattern → r, s. mask_fingerprint: filled in; compared when an adapter is loaded.
-    """
-
-    r: int = 16
-    scaling: float = 2.0
-    dropout: float = 0.0
-    token_fraction: float = 1.0
-    target_modules: list[str] | str | None = None
-    exclude_modules: list[str] | str | None = None
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: list[str] | str | None = None
-    modules_to_save: list[str] | None = None
-    rank_pattern: dict[str, int] = field(default_factory=dict)
-    scaling_pattern: dict[str, float] = field(default_factory=dict)
-    init_weights: bool = True
-    mask_fingerprint: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = PeftType.SPP
-        for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
-                setattr(self, name, set(getattr(self, name)))
-        for name, r in {"r": self.r, **self.rank_pattern}.items():
-            if not isinstance(r, int) or r < 1:
-                raise ValueError(f"SppConfig: r={r!r} for {name!r}: give a whole number of row blocks, at least 1")
-        if not 0 <= self.dropout < 1 or not 0 < self.token_fraction <= 1:
-            raise ValueError(
-                f"SppConfig: dropout={self.dropout} must be in [0, 1), token_fraction={self.token_fraction} in (0, 1]"
-            )
-
-
-class SppLayer(BaseTunerLayer):
-    """What PEFT needs to know of a layer with SPP factors."""
-
-    adapter_layer_names = ("spp_alpha", "spp_beta")
-    other_param_names = ("r", "scaling", "dropout", "token_fraction")
-
-
-class SppLinear(nn.Module, SppLayer):
-    """A frozen linear with one or more pairs of factors α (r, in), β (out,), float32; their updates add."""
-
-    def __init__(self, base_layer: nn.Linear, adapter_name: str, config: SppConfig, r: int, scaling: float) -> None:
-        super().__init__()
-        self.base_layer = base_layer
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
-        self.spp_alpha, self.spp_beta = nn.ParameterDict(), nn.ParameterDict()
-        self.r, self.scaling, self.dropout, self.token_fraction = {}, {}, {}, {}
-        self._disable_adapters, self.merged_adapters = False, []
-        self._before_merge: Tensor | None = None  # on the CPU: un-merging restores it bit for bit
-        self._active_adapter = adapter_name
-        self.train(base_layer.training)
-        self.update_layer(adapter_name, config, r, scaling)
-
-    def update_layer(self, name: str, config: SppConfig, r: int, scaling: float, inference_mode: bool = False) -> None:
-        """Add the factors of one adapter: α Kaiming-uniform (a = √5), β zero, so that nothing changes yet."""
-        self.r[name], self.scaling[name] = r, float(scaling)
-        self.dropout[name], self.token_fraction[name] = config.dropout, config.token_fraction
-        self.spp_alpha[name] = nn.Parameter(torch.empty(r, self.in_features))
-        self.spp_beta[name] = nn.Parameter(torch.zeros(self.out_features))
-        nn.init.kaiming_uniform_(self.spp_alpha[name], a=math.sqrt(5))
-        if not config.init_weights:
-            nn.init.normal_(self.spp_beta[name])
-        self._move_adapter_to_device_of_base_layer(name)
-        for factors in (self.spp_alpha, self.spp_beta):  # PEFT moves them to the weight's type; they stay float32
-            factors[name].data = factors[name].data.float()
-        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
-
-    @property
-    def base_weight(self) -> Tensor:
-        """The frozen W (out, in); quantised bases are dequantised."""
-        quantised = is_quantised(self.base_layer)
-        return dequantize_module_weight(self.base_layer) if quantised else self.base_layer.weight
-
-    def factors(self, names: list[str]) -> list[tuple[Tensor, Tensor, float]]:
-        """(α, β, s) of the named adapters that this layer has."""
-        return [(self.spp_alpha[n], self.spp_beta[n], self.scaling[n]) for n in names if n in self.spp_alpha]
-
-    def get_delta_weight(self, adapter: str) -> Tensor:
-        """W ⊙ s · R(α)β of one adapter, (out, in), float32."""
-        return effective_weight(self.base_weight.float(), self.factors([adapter])) - self.base_weight.float()
-
-    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
-        """y = x W′ᵀ + b. x: (…, in). Returns (…, out)."""
-        names = [name for name in self.active_adapters if name in self.spp_alpha]
-        if self.disable_adapters and self.merged:
-            self.unmerge()
-        if self.disable_adapters or self.merged or not names:
-            return self.base_layer(x, *args, **kwargs)
-        weight, bias = self.base_weight, self.base_layer.bias
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else weight.dtype
-        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            if self.training and any(self.dropout[name] for name in names):
-                return self._residual_form(x, weight, bias, names)
-            if len(names) > 1:
-                return F.linear(x, effective_weight(weight, self.factors(names)).to(dtype), bias)
-            return spp_linear(x, weight, bias, *self.factors(names)[0], self.token_fraction[names[0]])
-
-    def _residual_form(self, x: Tensor, weight: Tensor, bias: Tensor | None, names: list[str]) -> Tensor:
-        """y = x Wᵀ + s · dropout(x) [W ⊙ R(α)β]ᵀ (Eq. 5 as written)."""
-        y = F.linear(x, weight.to(x.dtype), bias)
-        for name, (alpha, beta, scaling) in zip(names, self.factors(names), strict=True):
-            block = row_blocks(self.out_features, len(alpha), alpha.device)
-            update = weight.float() * (scaling * beta[:, None] * alpha[block])
-            y = y + F.linear(F.dropout(x, self.dropout[name]), update.to(x.dtype))
-        return y
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Write W′, the very tensor that forward uses, into the weight; W is kept on the CPU for unmerge()."""
-        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.spp_alpha]
-        if not names:
-            return
-        if is_quantised(self.base_layer):
-            raise SparsityError(
-                f"cannot merge into a {type(self.base_layer).__name__}: load the pruned model unquantised, then merge"
-            )
-        weight = self.base_layer.weight
-        before = weight.detach().cpu().clone() if self._before_merge is None else self._before_merge
-        merged = effective_weight(before.to(weight.device), self.factors(self.merged_adapters + names))
-        if safe_merge and not torch.isfinite(merged).all():
-            raise ValueError(f"the merged weight is not finite: adapter {', '.join(names)} seems to be broken")
-        self._before_merge = before
-        weight.data.copy_(merged)
-        self.merged_adapters.extend(names)
-
-    def unmerge(self) -> None:
-        """Restore W bit for bit."""
-        if not self.merged:
-            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
-            return
-        self.base_layer.weight.data.copy_(self._before_merge)
-        self._before_merge, self.merged_adapters = None, []
-
-    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """False: the update is W ⊙ (…), which no low-rank sum equals."""
-        return False
-
-    def __repr__(self) -> str:
-        return "spp." + super().__repr__()
-
-
-def is_quantised(layer: nn.Module) -> bool:
-    """Does this linear keep its weight in a quantised form that PEFT can dequantise (bitsandbytes, HQQ)?"""
-    return type(layer.weight).__name__ in ("Params4bit", "Int8Params") or hasattr(layer, "W_q")
+MASK = "spp_mask_fingerprint"  # a tensor beside the factors: what is loaded over others tells its base, too
 
 
 class SppModel(BaseTuner):
@@ -192,6 +34,32 @@ class SppModel(BaseTuner):
     tuner_layer_cls = SppLayer
     target_module_mapping: ClassVar[dict] = {}
 
+    def inject_adapter(self, model, adapter_name, *args, **kwargs) -> None:
+        """Insert the factors, and note the base's mask, or compare it with the one that the adapter was made on.
+
+        The config is a copy: the user's object may serve other models. What is refused leaves the model as it was.
+        """
+        given = self.peft_config[adapter_name]
+        config = given if given.inference_mode else copy.deepcopy(given)  # what is loaded belongs to one model
+        self.peft_config[adapter_name] = config
+        if config.task_type in ("TOKEN_CLS", "QUESTION_ANS"):  # PEFT adds the head's name to the user's object, later
+            given.modules_to_save = config.modules_to_save = list(dict.fromkeys(given.modules_to_save or ()))
+        with restored_on_error(model):
+            try:
+                _resolve_targets(config, model)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="The following rank_pattern keys")  # refused below
+                    super().inject_adapter(model, adapter_name, *args, **kwargs)
+                if isinstance(config.target_modules, set):  # "all-linear" has become names, of wrappers too
+                    config.target_modules = {name for name in config.target_modules if plain(name) == name}
+                layers = {name: layer for name, layer in model.named_modules() if _is_spp(layer)}
+                layers = {name: layer for name, layer in layers.items() if adapter_name in layer.scaling}
+                _check_names(config, model, layers)
+                _know_base(config, adapter_name, layers)
+            except BaseException:
+                delete_adapter(model, adapter_name, self.prefix, BaseTunerLayer)
+                raise
+
     def _create_and_replace(
         self, peft_config, adapter_name, target, target_name, parent, current_key, parameter_name=None
     ) -> None:
@@ -200,47 +68,141 @@ class SppModel(BaseTuner):
             found.get(get_pattern_key(found.keys(), current_key), default)
             for found, default in zip(patterns, (peft_config.r, peft_config.scaling), strict=True)
         )
-        if isinstance(target, SppLayer):
+        if _is_spp(target):
             target.update_layer(adapter_name, peft_config, r, scaling, inference_mode=peft_config.inference_mode)
             return
-        if not isinstance(target, nn.Linear):
-            raise ValueError(f"{current_key} is a {type(target).__name__}: SPP works on linears, leave it out")
+        if why := misfit(target, parent):
+            raise ValueError(f"{current_key} {why}: leave it out")
         new = SppLinear(target, adapter_name, peft_config, r, scaling)
-        if is_quantised(target) and measure(new.base_weight) == 0:
-            raise SparsityError(
-                f"{current_key}: its {type(target).__name__} has no exact zero left: quantise with a type that has one"
-            )
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
-        self._replace_module(parent, target_name, new, target)
+        setattr(parent, target_name, new)  # PEFT's _replace_module would move factors to an offloaded base's "meta"
 
-    def inject_adapter(self, model, adapter_name, *args, **kwargs) -> None:
-        """Insert the factors; remember the base's mask, or compare it with the one that the adapter was made on."""
-        config = self.peft_config[adapter_name]
-        if config.target_modules is None:
-            names = {name.removesuffix(".base_layer").rpartition(".")[2] for name in block_linears(model)}
-            pattern = rf"(.*\.)?{decoder_blocks(model)[0]}\.\d+\.(.*\.)?({'|'.join(sorted(names))})"
-            config = replace(config, target_modules=pattern)  # a copy: the user's object may serve other models
-            self.peft_config[adapter_name] = config
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
-        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SppLinear)}
-        layers = {name: layer for name, layer in layers.items() if adapter_name in layer.spp_alpha}
-        if any(layer.base_layer.weight.is_meta for layer in layers.values()):
-            return
-        found = fingerprint({n: y._before_merge if y.merged else y.base_weight for n, y in layers.items()})
-        if config.mask_fingerprint not in (None, found):
+    @staticmethod
+    def _check_target_module_exists(peft_config, key):
+        return peft_config.wants(key)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Factors are float32; autocast_adapter_dtype=False: in the base's own type."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        for layer in self.model.modules():
+            if not autocast_adapter_dtype and _is_spp(layer) and adapter_name in layer.scaling:
+                for factors in (layer.spp_alpha, layer.spp_beta):
+                    factors[adapter_name].data = factors[adapter_name].data.to(layer.base_weight.dtype)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args, **kwargs):
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError("SPP takes no adapter_names: it has one set of active adapters a batch; use set_adapter()")
+        yield
+
+    @classmethod
+    def _get_adapter_state_dict(cls, model, config, *args, **kwargs) -> dict[str, Tensor]:
+        found = super()._get_adapter_state_dict(model, config, *args, **kwargs)
+        prefix = "base_model.model." if any(key.startswith("base_model.model.") for key in found) else ""
+        mask = list(bytes.fromhex(config.mask_fingerprint or ""))
+        return found | {prefix + MASK: torch.tensor(mask, dtype=torch.uint8)}
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict) -> dict[str, Tensor]:
+        made_on, here = saved_mask(state_dict), config.mask_fingerprint
+        if made_on and here and made_on != here:
             raise SparsityError(
-                f"adapter {adapter_name!r} was made on a base with other zeros (mask {config.mask_fingerprint}, "
-                f"this one {found}): load the pruned model that it was trained on"
+                f"these weights were made on a base with other zeros (mask {made_on}) than adapter {adapter_name!r} (mask "
+                f"{here}): load the pruned model that they were trained on"
             )
-        self.peft_config[adapter_name] = replace(config, mask_fingerprint=found)
-        dense = [name for name, layer in layers.items() if measure(layer.base_weight) == 0]
-        if dense:
-            warnings.warn(
-                f"{len(dense)} of {len(layers)} linears have no zeros, {dense[0]} among them: SPP has nothing to "
-                "preserve there; prune the model first",
-                stacklevel=2,
-            )
+        factors = {name: value for name, value in state_dict.items() if not name.endswith(MASK)}
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, factors)
 
 
+def saved_mask(tensors: dict[str, Tensor]) -> str | None:
+    """The mask fingerprint that was saved beside an adapter's factors."""
+    return next((bytes(value.tolist()).hex() for name, value in tensors.items() if name.endswith(MASK)), None)
+
+
+def _is_spp(module: nn.Module) -> bool:
+    """By its shape: models that live while this file is imported again hold layers of the class that was."""
+    return isinstance(module, BaseTunerLayer) and hasattr(module, "spp_alpha")
+
+
+def _resolve_targets(config: SppConfig, model: nn.Module) -> None:
+    """Of None and "all-linear" leave out, and name, what does not fit; make a regex of None."""
+    if config.target_modules not in (None, "all-linear"):
+        return
+    everywhere = config.target_modules is not None
+    linears = linears_of(model) if everywhere else block_linears(model)
+    weights = dict(model.named_parameters()) if everywhere else block_matrices(model)
+    parents = {name: model.get_submodule(name.rpartition(".")[0]) for name in linears}
+    unfit = {name: why for name, linear in linears.items() if (why := misfit(linear, parents[name]))}
+    left = [f"{name} {why}" for name, why in unfit.items()]
+    left += [f"{name} is no linear" for name, weight in weights.items() if weight.dim() == 3]  # fused experts
+    if left:
+        kinds = sorted({re.sub(r"\.\d+\.", ".*.", line) for line in left})
+        warnings.warn(f"left without factors, {len(left)} in all: {'; '.join(kinds)}", stacklevel=4)
+    if unfit and isinstance(config.exclude_modules, str):
+        config.exclude_modules = "|".join([f"(?:{config.exclude_modules})", *map(re.escape, unfit)])
+    elif unfit:
+        config.exclude_modules = {*(config.exclude_modules or ()), *unfit}
+    if not everywhere:
+        names = {name.removesuffix(".base_layer").rpartition(".")[2] for name in linears if name not in unfit}
+        config.target_modules = rf"(.*\.)?{decoder_blocks(model)[0]}\.\d+\.(.*\.)?({'|'.join(sorted(names))})"
+
+
+def _check_names(config: SppConfig, model: nn.Module, layers: dict[str, SppLinear]) -> None:
+    """Raise ValueError for a setting that names what is not there (a typo would be silent) or another adapter's layer."""
+    for name, module in model.named_modules():
+        if _is_spp(module) and plain(name) != name:
+            raise ValueError(f"{plain(name)} has another adapter's factors: leave it out of modules_to_save")
+    modules = [f".{plain(name)}" for name, _ in model.named_modules()]
+    targets = () if isinstance(config.target_modules, str) else config.target_modules
+    saved = set(config.modules_to_save or ()) - {"classifier", "score", "qa_outputs"}  # PEFT adds these by itself
+    blocks = {config.block(name) for name in layers}
+    absent = {
+        "target_modules": [each for each in targets if not any(name.endswith(f".{each}") for name in modules)],
+        "modules_to_save": [each for each in saved if not any(name.endswith(f".{each}") for name in modules)],
+        "layers_to_transform": [each for each in config.layers_to_transform or () if each not in blocks],
+    }
+    for setting in ("rank_pattern", "scaling_pattern"):
+        patterns = getattr(config, setting).keys()
+        absent[setting] = sorted(set(patterns) - {get_pattern_key(patterns, name) for name in layers})
+    for setting, names in absent.items():
+        if names:
+            raise ValueError(f"SppConfig: {setting}: {names} match nothing that is adapted: check the names")
+
+
+def _know_base(config: SppConfig, adapter_name: str, layers: dict[str, SppLinear]) -> None:
+    """Note where the base's zeros are, or compare them with those that the config brings."""
+    if any(layer.base_weight.is_meta for layer in layers.values()):
+        message = f"adapter {adapter_name!r}: the base's weights are not loaded (meta), so its mask cannot be checked"
+        warnings.warn(message, stacklevel=4)
+        return
+    shares, samples = {}, {}
+
+    def weights():
+        for name, layer in layers.items():
+            weight = layer.base_weight  # one at a time: it may have been made for this
+            shares[name], samples[name] = measure(weight), sample_zeros(weight)
+            yield name, weight
+
+    kind = max((kind_of(layer.base_layer) for layer in layers.values()), key=coarseness)
+    here = fingerprint(weights()), kind, samples
+    if config.mask_fingerprint is None:
+        config.mask_fingerprint, config.mask_type, config.mask_samples = here
+    elif rounded := compare(adapter_name, (config.mask_fingerprint, config.mask_type, config.mask_samples or {}), here):
+        warnings.warn(rounded, stacklevel=4)
+    dense = [name for name, share in shares.items() if share == 0]
+    for name in dense:
+        if is_quantised(base := layers[name].base_layer):
+            raise SparsityError(
+                f"{name}: its {kind_of(base)} has no exact zero left: quantise with a type that has one"
+            )
+    if dense:
+        message = (
+            f"{len(dense)} of {len(layers)} linears have no zeros, {dense[0]} among them: SPP has nothing to preserve"
+        )
+        warnings.warn(f"{message} there; prune the model first", stacklevel=4)
+
+
+for _mapping in (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING):
+    _mapping.pop(PeftType.SPP, None)  # imported again: the new classes take the old ones' place
 register_peft_method(name="spp", config_cls=SppConfig, model_cls=SppModel, is_mixed_compatible=False)

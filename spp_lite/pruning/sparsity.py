@@ -5,6 +5,7 @@ Works on plain tensors. Knows nothing about models, pruning criteria or training
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -138,14 +139,14 @@ def find_pattern(weight: Tensor) -> Sparsity | None:
     return None
 
 
-def fingerprint(weights: dict[str, Tensor]) -> str:
-    """A hash of where the zeros are: of the zeros per row and per column of every weight (out, in)."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        zero = weights[name] == 0
-        for dim in (0, 1):
-            digest.update(zero.sum(dim, dtype=torch.int32).cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def fingerprint(weights: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """A hash of where the zeros of every weight (out, in) are. Pairs are taken one at a time: nothing is kept."""
+    pairs = weights.items() if isinstance(weights, Mapping) else weights
+    digests = {}
+    for name, weight in pairs:
+        mask = np.packbits((weight == 0).cpu().numpy())
+        digests[name] = hashlib.sha256(repr(tuple(weight.shape)).encode() + mask.tobytes()).digest()
+    return hashlib.sha256(b"".join(digests[name] for name in sorted(digests))).hexdigest()[:16]
 
 
 def drop_lowest(scores: Tensor, count: int) -> Tensor:

@@ -3,9 +3,13 @@
 Knows the Alpaca schema and a tokenizer's call. Knows nothing about models, pruning or training.
 """
 
-import json
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterable
+from functools import partial
+from numbers import Integral
+from operator import eq
 from pathlib import Path
 
 import torch
@@ -14,8 +18,10 @@ from torch import Tensor
 
 from .. import models
 from ..models import embedded, is_tiny
+from .reading import flaw, pick, read, read_texts
 
 FIELDS = ("instruction", "input", "output")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt", ".gz", ".zst", ".bz2")
 IGNORED = -100  # the label that the loss skips
 
 _INTRO = "Below is an instruction that describes a task"
@@ -30,49 +36,43 @@ PROMPT_WITH_INPUT = (
 def load_alpaca(name: str | Path | None = None, *, split: str = "train") -> Dataset:
     """Instruction records with the columns instruction, input, output.
 
-    name: "tiny" (embedded), a JSON or JSONL file, or a hub id such as "tatsu-lab/alpaca"; None: $SPP_DATA, else "tiny".
-    split: "train", or "validation" where the source has one. Raises ValueError when a record lacks a field, or none
-    has an output. Records with an empty output are dropped.
+    name: "tiny" (embedded), a file (JSON, JSON Lines, Parquet, CSV), or a hub id such as "tatsu-lab/alpaca"; None:
+    $SPP_DATA, else "tiny". split: "train", or "validation" where the source has one (a file is all "train").
+    Raises ValueError for a record in which a field is no text; warns of blank ones, which are left out.
     """
-    name = str(name or os.environ.get("SPP_DATA", "tiny"))
-    path = embedded("tiny_alpaca", f"{split}.json") if name == "tiny" else Path(name)
-    if path.is_file():
-        data = Dataset.from_list(_read_records(path))
-    elif path.is_dir():
-        raise ValueError(f"{path} is a folder: name the JSON file with the Alpaca records")
-    elif path.suffix in (".json", ".jsonl"):
-        raise ValueError(f"there is no file {path}: name an Alpaca JSON, a hub id, or 'tiny'")
-    else:
-        data = _load_from_hub(name, split)
-    missing = [field for field in FIELDS if field not in data.column_names]
-    if missing:
-        raise ValueError(f"{name}: records lack {', '.join(missing)}; found {', '.join(data.column_names)}")
-    kept = data.select_columns(list(FIELDS)).filter(lambda record: bool(record["output"].strip()))
-    if len(kept) == 0:
-        raise ValueError(f"{name}: no record has an output to learn from")
+    name = str(os.environ.get("SPP_DATA") or "tiny" if name is None else name)
+    path = embedded("tiny_alpaca") / f"{split}.json" if name == "tiny" else Path(name).expanduser()
+    local = (
+        os.path.exists(path)
+        or path.suffix.lower() in SUFFIXES
+        or name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+    )
+    if local and name != "tiny" and split != "train":
+        raise ValueError(f"{name} is a file, all of it split 'train': there is no '{split}' in it")
+    return Dataset.from_list(_records(read(path) if local else _load_from_hub(name, split), name))
+
+
+def _records(rows: Iterable, source: str) -> list[dict[str, str]]:
+    """The three fields of every record that teaches something."""
+    if isinstance(rows, str):
+        raise ValueError(f"{source} is plain text: name records with {', '.join(FIELDS)}")
+    found = [pick(source, number, row, FIELDS) for number, row in enumerate(rows)]
+    kept = [record for record in found if record["instruction"].strip() and record["output"].strip()]
+    blank = f"{len(found) - len(kept)} of {len(found)} records have a blank instruction or output"
+    if not kept:
+        raise ValueError(f"{source} holds nothing to learn from: {blank}")
+    if len(kept) < len(found):
+        warnings.warn(f"{source}: {blank}; they are left out", stacklevel=3)
     return kept
-
-
-def _read_records(path: Path) -> list[dict[str, str]]:
-    text = path.read_text(encoding="utf-8")
-    try:
-        rows = [json.loads(line) for line in text.splitlines() if line] if path.suffix == ".jsonl" else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} holds no list of records with {', '.join(FIELDS)}")
-    for number, row in enumerate(rows):
-        for field in FIELDS:
-            if field == "input" and row.get(field) is None:
-                row[field] = ""  # real files leave it out where it is empty
-            if not isinstance(row.get(field), str):
-                raise ValueError(f"{path}: record {number} has no text in '{field}': every record needs {FIELDS}")
-    return [{field: row[field] for field in FIELDS} for row in rows]
 
 
 def _load_from_hub(name: str, split: str) -> Dataset:
     models.require_network(name, kind="data set", cache=os.environ.get("HF_DATASETS_CACHE"))
-    return load_dataset(name, split=split)
+    try:
+        return load_dataset(name, split=split)
+    except Exception as error:  # of a dozen kinds: name, split, configuration, network, disk
+        raise ValueError(f"the data set {name} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def prompt(record: dict[str, str]) -> str:
@@ -80,56 +80,75 @@ def prompt(record: dict[str, str]) -> str:
     return (PROMPT_WITH_INPUT if record.get("input") else PROMPT).format(**record)
 
 
+def encode(tokenizer, text: str) -> list[int]:
+    """A text's ids, after the BOS that the tokenizer puts there, without an EOS; "</s>" in the text is letters.
+
+    Raises ValueError for what is no text, and for a tokenizer that takes something in it for a control token even so.
+    """
+    if wrong := flaw(text):
+        raise ValueError(f"there is {wrong} where a text is needed")
+    own, ids = (tokenizer(part, split_special_tokens=True, verbose=False)["input_ids"] for part in ("", text))
+    control = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {tokenizer.eos_token_id}
+    if parsed := control & (Counter(ids) - Counter(own)).keys():
+        token = tokenizer.convert_ids_to_tokens(min(parsed))
+        near = text[max(0, text.find(token) - 20) :][:50]
+        raise ValueError(f"this tokenizer takes {token!r} in a text for a control token: reword it near {near!r}")
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
 def tokenize(record: dict[str, str], tokenizer, *, cutoff: int = 512, train_on_inputs: bool = False) -> dict:
     """One record → input_ids, attention_mask, labels, each a list of at most `cutoff` ints.
 
-    Labels of the prompt are −100 unless train_on_inputs (the authors' setting). A response that fits ends in EOS.
+    The ids are those of prompt and response as one text, then EOS. Labels of the prompt are −100 unless train_on_inputs
+    (the authors' setting); a token that spans the border counts as response. A response that is cut has no EOS.
     """
-    start = tokenizer(prompt(record))["input_ids"]
-    if tokenizer.eos_token_id is not None and start[-1] == tokenizer.eos_token_id:
-        start = start[:-1]
-    answer = tokenizer(record["output"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    ids = (start + answer)[:cutoff]
-    labels = ids if train_on_inputs else ([IGNORED] * len(start) + answer)[:cutoff]
-    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": list(labels)}
+    end, text = tokenizer.eos_token_id, prompt(record)
+    if end is None or cutoff < 1:
+        raise ValueError("the tokenizer has no eos_token: set one" if end is None else f"cutoff={cutoff} is below 1")
+    alone, ids = encode(tokenizer, text), [*encode(tokenizer, text + record["output"]), end]
+    start = [*map(eq, alone, ids), False].index(False)
+    labels = ids if train_on_inputs else [IGNORED] * start + ids[start:]
+    return {"input_ids": ids[:cutoff], "attention_mask": [1] * len(ids[:cutoff]), "labels": labels[:cutoff]}
 
 
 def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on_inputs: bool = False) -> Dataset:
-    """Every record tokenized; records whose prompt alone fills the cutoff teach nothing and are dropped.
+    """Every record tokenized; those whose prompt alone fills the cutoff teach nothing: left out, with a warning.
 
     Raises ValueError when none is left.
     """
-    tokens = dataset.map(
-        lambda record: tokenize(record, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs),
-        remove_columns=dataset.column_names,
-        load_from_cache_file=False,
-    ).filter(lambda row: any(label != IGNORED for label in row["labels"]), load_from_cache_file=False)
-    if len(tokens) == 0:
-        raise ValueError(f"every prompt is longer than cutoff={cutoff} tokens: raise the cutoff")
-    return tokens
+    records = Dataset.from_list(_records(dataset, "the data set"))
+    row = partial(tokenize, tokenizer=tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
+    tokens = records.map(row, remove_columns=records.column_names, load_from_cache_file=False)
+    kept = tokens.filter(lambda row: any(label != IGNORED for label in row["labels"]), load_from_cache_file=False)
+    if len(kept) == 0:
+        longest = max(len(encode(tokenizer, prompt(record))) for record in records)
+        raise ValueError(
+            f"every prompt is longer than cutoff={cutoff} tokens: raise the cutoff (the longest: {longest})"
+        )
+    if missing := len(tokens) - len(kept):
+        warnings.warn(f"{missing} of {len(tokens)} prompts fill the cutoff of {cutoff} tokens: left out", stacklevel=2)
+    return kept
 
 
-def read_texts(path: str | Path) -> list[str]:
-    """Texts of a .jsonl file (field "text") or the paragraphs of a plain text file."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in text.splitlines() if line]
-        if not all(isinstance(row.get("text"), str) for row in rows):
-            raise ValueError(f"{path}: every line needs a field 'text'")
-        return [row["text"] for row in rows]
-    return [paragraph for paragraph in text.split("\n\n") if paragraph.strip()]
+def held_out(records: Dataset) -> tuple[Dataset, Dataset]:
+    """(records to train on, records to choose by): the last 80 different ones, at most a fifth; no text is in both."""
+    texts = [" ".join(f"{prompt(record)}{record['output']}".casefold().split()) for record in records]
+    different = list(dict.fromkeys(texts))
+    if len(different) < 2:
+        raise ValueError("all records are the same: none can be held out")
+    held = set(different[-min(80, max(1, len(different) // 5)) :])
+    train, chosen = ([i for i, text in enumerate(texts) if (text in held) is side] for side in (False, True))
+    return records.select(train), records.select(chosen)
 
 
 def default_texts(split: str = "calibration", *, model: str | None = None, data: str | None = None) -> list[str]:
     """Texts for "calibration" or, disjoint, for "validation" (perplexity): of the embedded world for the tiny model,
-    else of the Alpaca records (the last 80 are for validation)."""
+    else of the Alpaca records (those of held_out are for validation)."""
+    if split not in ("calibration", "validation"):
+        raise ValueError(f"there are texts for 'calibration' and 'validation', not for {split!r}")
     if is_tiny(model):
         return read_texts(embedded("text", "calibration.jsonl" if split == "calibration" else "validation.txt"))
-    texts = [prompt(record) + record["output"] for record in load_alpaca(data)]
-    return texts[:-80] if split == "calibration" else texts[-80:]
+    return [prompt(record) + record["output"] for record in held_out(load_alpaca(data))[split == "validation"]]
 
 
 def calibration_batches(
@@ -138,13 +157,17 @@ def calibration_batches(
     """Random windows of the joined texts, as pruning papers draw them from C4.
 
     Returns LongTensors (batch_size, length), `samples` windows in all. Raises ValueError when the texts hold fewer
-    than `length` tokens.
+    than `length` tokens, or a number is not at least 1.
     """
-    joined = [token for text in texts for token in tokenizer(text)["input_ids"]]
+    for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"calibration takes whole {name} of at least 1, not {value}")
+    joined = [token for text in ([texts] if isinstance(texts, str) else texts) for token in encode(tokenizer, text)]
     stream = torch.tensor(joined, dtype=torch.long)
-    if len(stream) <= length:
-        raise ValueError(f"the calibration texts hold {len(stream)} tokens, fewer than one window of {length}")
+    if len(stream) < length:
+        short = f"the calibration texts hold {len(stream)} tokens, fewer than one window of {length}"
+        raise ValueError(f"{short}: name more text, or a smaller length")
     draw = torch.Generator().manual_seed(seed)
-    starts = torch.randint(0, len(stream) - length, (samples,), generator=draw)
+    starts = torch.randint(0, max(1, len(stream) - length), (samples,), generator=draw)
     windows = torch.stack([stream[start : start + length] for start in starts.tolist()])
     return list(windows.split(batch_size))

@@ -2,13 +2,21 @@
 
 import subprocess
 import sys
+import warnings
+from functools import partial
 
 import peft
 import pytest
 import torch
-from test_adapter import IDS, adapted, logits, small
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from test_adapter import IDS, adapted, logits, shake, small
+from test_peft import bert, layers, same, state
+from torch import nn
+from transformers import AutoModelForCausalLM, BertForTokenClassification, BertModel, Gemma3Config, LlamaForCausalLM
 
-from spp_lite import merge, to_hira
+from spp_lite import SppConfig, merge, prune, to_hira
+from spp_lite.adapter import load_adapter
 from spp_lite.adapter.tuner import SppLinear
 from spp_lite.pruning.calibration import block_linears
 from spp_lite.pruning.sparsity import SparsityError, measure
@@ -81,6 +89,184 @@ def test_a_failed_proof_leaves_the_model_as_it_was(sabotage, message):
         assert torch.equal(layer.base_layer.weight, weight) and not layer.merged
 
 
+def test_a_failed_proof_puts_a_trained_head_back_and_the_config(monkeypatch):
+    model = tied(["lm_head"])
+    before, expected = state(model), logits(model)
+    monkeypatch.setattr(type(model.base_model.model), "tie_weights", retie)
+    with (
+        pytest.warns(UserWarning, match="no longer tied after merging"),
+        pytest.raises(SparsityError, match=r"logits differ by .* of the largest"),
+    ):
+        merge(model)
+    assert same(state(model), before) and torch.equal(logits(model), expected)
+    assert model.config.tie_word_embeddings and list(model.base_model.model.peft_config) == ["default"]
+
+
+def retie(model):
+    """As a loader does that does not know that the head was trained apart."""
+    model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def tied(saved, tie=True):
+    config = small(None).config
+    config.tie_word_embeddings = tie
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(config).eval()
+    prune(base, [IDS], "2:4", progress=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        model = shake(peft.get_peft_model(base, SppConfig(r=4, modules_to_save=saved)))
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data.add_(torch.randn(parameter.shape), alpha=0.1)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied")
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("saved", [None, ["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"], ["norm"]])
+def test_what_is_handed_over_is_what_a_fresh_load_gives_heads_included(tmp_path, saved, tie):
+    model = tied(saved, tie)
+    expected, before = logits(model), model.config.tie_word_embeddings
+    merged, report = merge(model)
+    assert before == tie and report.logits_error == 0 and torch.equal(logits(merged), expected)
+    assert not any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in merged.modules())
+    merged.save_pretrained(tmp_path)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), expected)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("saved", [["mlp"], ["up_proj", "down_proj"]])
+def test_modules_that_are_saved_whole_have_to_keep_the_zeros_too(saved, masked):
+    model = shake(peft.get_peft_model(small(), SppConfig(r=4, target_modules=["q_proj"], modules_to_save=saved)))
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data.add_(0.01 * (parameter != 0) if masked else 0.01)
+    before, expected = state(model), logits(model)
+    if masked:
+        merged, report = merge(model)
+        assert torch.equal(logits(merged), expected) and len(report.table) == 2 + 2 * {1: 3, 2: 2}[len(saved)]
+        return
+    with pytest.raises(SparsityError, match=r"mlp.(gate|up)_proj: merging fills 768 of 768 zeros"):
+        merge(model)
+    assert same(state(model), before) and torch.equal(logits(model), expected)
+
+
+def disabled(model):
+    model.base_model.disable_adapter_layers()
+
+
+def partly_disabled(model):
+    list(layers(model).values())[-1].enable_adapters(False)
+
+
+def inactive(model):
+    model.base_model.set_adapter([])
+
+
+def partly_merged(model):
+    list(layers(model).values())[-1].merge()
+
+
+def broken(model):
+    layers(model)["model.layers.1.mlp.up_proj"].spp_alpha["default"].data[0, 0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    "sabotage, message",
+    [(disabled, r"q_proj has its adapters disabled: call base_model.enable_adapter_layers\(\) first"),
+     (partly_disabled, "has its adapters disabled"), (partly_merged, "is merged already"),
+     (inactive, r"none of the adapters default is active: set_adapter\(\) first"),
+     (broken, "layers.1.mlp.up_proj: spp_alpha.default is not finite")],
+)  # fmt: skip
+def test_what_would_be_a_clean_proof_of_nothing_is_refused(sabotage, message):
+    model = adapted()
+    sabotage(model)
+    before = state(model)
+    with pytest.raises(SparsityError, match=message):
+        merge(model)
+    assert same(state(model), before)
+
+
+def test_layers_without_an_active_adapter_are_proved_too_and_an_empty_update_is_one():
+    model = peft.get_peft_model(small(), SppConfig())
+    expected = logits(model)
+    merged, report = merge(model)
+    assert torch.equal(logits(merged), expected) and (report.table.change == 0).all()
+    model = adapted(target_modules=["q_proj"])
+    model.add_adapter("second", SppConfig(target_modules=["up_proj"]))
+    merged, report = merge(model)
+    assert len(report.table) == 4 and (report.table.change > 0).sum() == 2
+
+
+@pytest.mark.parametrize("active", [["default"], ["second"], ["default", "second"]])
+def test_what_is_active_is_what_is_merged(active):
+    model = adapted(r=4)
+    model.add_adapter("second", SppConfig(r=3, scaling=0.5, target_modules=["q_proj", "down_proj"]))
+    shake(model, "second").base_model.set_adapter(active)
+    expected = logits(model)
+    merged, report = merge(model)
+    assert torch.equal(logits(merged), expected) and len(report.table) == 14 and report.logits_error == 0
+
+
+def test_a_model_that_cannot_run_on_tokens_alone_is_refused():
+    class Blind(LlamaForCausalLM):
+        def forward(self, pixel_values, **kwargs): ...
+
+    model = small()
+    model.__class__ = Blind
+    with pytest.raises(ValueError, match=r"cannot be run on token ids alone, so a merge cannot be proved \(Type"):
+        merge(shake(peft.get_peft_model(model, SppConfig(r=2))))
+
+
+def test_a_model_that_knows_no_tokens_at_all_is_refused():
+    model = nn.Sequential(nn.Linear(8, 8))
+    model[0].weight.data[0] = 0
+    with pytest.raises(ValueError, match="cannot be run on token ids alone"):
+        merge(peft.get_peft_model(model, SppConfig(r=2, target_modules=["0"])))
+
+
+@pytest.mark.parametrize("make", [lambda: bert(BertForTokenClassification), lambda: bert(BertModel)])
+def test_models_without_a_language_head_are_merged_too(make):
+    model = shake(peft.get_peft_model(make(), SppConfig(r=4)))
+    with torch.no_grad():
+        expected = model(input_ids=IDS)[0]
+        assert torch.equal(merge(model)[0](input_ids=IDS)[0], expected)
+
+
+def test_a_multimodal_model_is_probed_with_its_texts_vocabulary_and_no_image_tokens(monkeypatch):
+    model = gemma()
+    seen = []
+    monkeypatch.setattr(
+        model, "forward", partial(lambda forward, **kw: seen.append(kw["input_ids"]) or forward(**kw), model.forward)
+    )
+    _merged, report = merge(shake(peft.get_peft_model(model, SppConfig(r=4))))
+    assert report.logits_error == 0 and report.table.layer.str.contains("language_model").all()
+    assert (
+        len(seen) == 2 and max(ids.max() for ids in seen) < 96 and not set(seen[0].flatten().tolist()) & {1, 2, 5, 6, 7}
+    )
+
+
+def gemma():
+    text = {
+        "vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 16, "max_position_embeddings": 128,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    images = {"mm_tokens_per_image": 1, "boi_token_index": 5, "eoi_token_index": 6, "image_token_index": 7}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(Gemma3Config(text_config=text, vision_config=vision, **images)).eval()
+    prune(model, None, "50%", method="magnitude", progress=False)
+    return model
+
+
 def test_what_cannot_be_merged_is_named():
     with pytest.raises(SparsityError, match="carries no adapter"):
         merge(small())
@@ -90,9 +276,14 @@ def test_what_cannot_be_merged_is_named():
         merge(model)
 
 
-@pytest.mark.parametrize("config", [{"r": 4}, {"r": 5, "scaling": 0.7, "rank_pattern": {"q_proj": 3}}])
+@pytest.mark.parametrize(
+    "config", [{"r": 4, "modules_to_save": ["lm_head"]}, {"r": 5, "scaling": 0.7, "rank_pattern": {"q_proj": 3}}]
+)
 def test_hira_export_is_exact_in_stock_peft(tmp_path, config):
     model = adapted(**config)
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data.add_(torch.randn(parameter.shape), alpha=0.1)
     small().save_pretrained(tmp_path / "base")
     to_hira(model, tmp_path / "hira")
     code = f"""
@@ -108,10 +299,30 @@ with torch.no_grad():
     assert done.returncode == 0, done.stderr[-1000:]
     found = torch.load(tmp_path / "logits.pt", weights_only=True)
     torch.testing.assert_close(found, logits(model), rtol=1e-5, atol=1e-6)
+    saved = peft.PeftConfig.from_pretrained(str(tmp_path / "hira")).modules_to_save
+    assert saved == config.get("modules_to_save")
 
 
 def test_only_spp_is_exported(tmp_path):
     lora = peft.get_peft_model(small(), peft.LoraConfig(target_modules=["q_proj"]))
-    with pytest.raises(ValueError, match="only SPP can be written as HiRA"):
-        to_hira(lora, tmp_path / "hira")
+    for model, name in ((lora, "default"), (adapted(), "second")):
+        with pytest.raises(ValueError, match=f"carries no SPP adapter '{name}': only SPP can be written as HiRA"):
+            to_hira(model, tmp_path / "hira", name)
     assert not (tmp_path / "hira").exists()
+    model = adapted()
+    overflow(model)
+    with pytest.raises(ValueError, match=r"layers.0.mlp.down_proj.hira_B would not be finite: export an earlier"):
+        to_hira(model, tmp_path / "hira")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file: name a folder to write to"):
+        to_hira(adapted(), tmp_path / "file")
+
+
+def test_one_of_several_adapters_is_exported_merged_or_not(tmp_path):
+    model = adapted(r=4)
+    model.add_adapter("second", SppConfig(r=3, target_modules=["q_proj"]))
+    shake(model, "second").set_adapter("second")
+    expected = logits(model)
+    model.merge_adapter()
+    to_hira(model, tmp_path, "second")
+    torch.testing.assert_close(logits(load_adapter(small(), tmp_path)), expected, rtol=1e-5, atol=1e-6)

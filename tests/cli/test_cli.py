@@ -1,6 +1,8 @@
 """The commands, end to end on the embedded model, and what wrong input gets."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -8,10 +10,13 @@ import pandas as pd
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import spp_lite
 from spp_lite import Sparsity, load
-from spp_lite.cli import main
+from spp_lite.cli import COMMANDS, main
+from spp_lite.models import save
 from spp_lite.pruning.calibration import block_linears
 
 
@@ -107,3 +112,98 @@ def test_finetune_takes_model_and_data_from_the_environment(tmp_path, capsys, mo
     monkeypatch.setenv(name, value)
     assert main(f"finetune --output_dir {tmp_path / 'adapter'} --max_steps 1 --report_to none".split()) == 2
     assert value in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_answers_at_once_without_torch(command):
+    code = (
+        "import sys; sys.argv = ['spp-lite', *sys.argv[1:]]; from spp_lite.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'peft', 'pandas', 'numpy', 'datasets', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    words = [word for word in (command, "--help") if word]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: spp-lite" in done.stdout and "_" not in "".join(re.findall(r"(?<![\w-])--[a-z_-]+", help_only(done)))
+
+
+def help_only(done):
+    return done.stdout.replace("--max_steps", "")  # named as the other spelling
+
+
+def train(folder, *words):
+    command = ["finetune", "--output-dir", str(folder), "--learning-rate", "1e-2", "--per_device_train_batch_size", "2"]
+    assert main([*command, "--max-steps", "2", "--report-to", "none", "--save-strategy", "no", *words]) == 0
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_a_seed_fixes_the_adapter_and_another_changes_it(tmp_path):
+    first, again, other = (train(tmp_path / str(i), "--seed", seed) for i, seed in enumerate(("1", "1", "2")))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first if "alpha" in name)
+    note = json.loads((tmp_path / "0" / "spp_run.json").read_text())
+    assert {"model", "base", "records", "seed", "versions", "steps"} <= set(note) and note["steps"] == 2
+
+
+def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(tmp_path):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("r: 4\nmax_steps: 5\ncutoff: 64\ntrain-on-inputs: true\nlr_scheduler_kwargs: {}\nseed: 3\n")
+    given = train(tmp_path / "a", "--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3")
+    command = f"finetune {settings} --output_dir {tmp_path / 'b'} --max-steps 2 --learning_rate 1e-2"
+    command += " --per-device-train-batch-size 2 --report_to none --save_strategy no"
+    assert main(command.split()) == 0
+    written = load_file(tmp_path / "b" / "adapter_model.safetensors")
+    assert all(torch.equal(given[name], written[name]) for name in given) and len(given) == len(written)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no file"),
+        ("just words", "holds no settings"),
+        ("a: [", "is not YAML"),
+        ("learning_rat: 1", "learning_rat"),
+    ],
+)
+def test_a_wrong_settings_file_is_named(tmp_path, capsys, content, message):
+    file = tmp_path / "s.yaml"
+    if content is not None:
+        file.write_text(content)
+    assert main(["finetune", str(file), "--output-dir", str(tmp_path / "a")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_output_may_eat_an_input(tmp_path, capsys):
+    model, tokenizer = load("tiny")
+    folder = str(save(model, tokenizer, tmp_path / "m"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    for command in (
+        f"prune --model {folder} --sparsity 50% --method magnitude --out {folder}",
+        f"finetune --model {folder} --output-dir {folder}/ --max-steps 1",
+        f"merge --model {folder} --adapter x --out {folder}",
+    ):
+        assert main(command.split()) == 2
+        assert "is read by this command and would be overwritten" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
+
+
+def test_nothing_is_done_before_the_output_is_known_to_be_writable(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("spp_lite.models.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setitem(vars(spp_lite), "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "file").write_text("mine")
+    for command in ("prune --sparsity 50%", "merge --adapter a", "demo", "sweep --quick"):
+        assert main([*command.split(), "--out", str(tmp_path / "file")]) == 2
+    assert main(["finetune", "--output-dir", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.count("is a file: name a folder to write to") == 5
+
+
+def test_a_bug_is_called_a_bug_and_debug_shows_it(tmp_path, capsys, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("spp_lite.cli.evaluate.run", broken)
+    assert main(["evaluate"]) == 1
+    assert "This is a bug in spp_lite, not in your input: please report" in capsys.readouterr().err
+    with pytest.raises(KeyError, match="surprise"):
+        main(["evaluate", "--debug"])

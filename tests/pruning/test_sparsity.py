@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spp_lite.pruning.sparsity import Sparsity, SparsityError, find_pattern, measure
+from spp_lite.pruning.sparsity import Sparsity, SparsityError, find_pattern, fingerprint, measure
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,21 @@ def test_patterns_are_found_and_shares_measured():
         assert found == Sparsity.parse(text)
         assert measure(masked) == Sparsity.parse(text).ratio
     assert find_pattern(weight) is None and find_pattern(weight * (torch.rand(8, 32) > 0.5)) is None
+
+
+@given(st.integers(0, 2**20), st.sampled_from([(4, 6), (6, 4), (3, 8), (1, 24)]))
+def test_a_fingerprint_tells_any_two_masks_apart_and_sees_nothing_else(seed, shape):
+    draw = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=draw) * (torch.rand(shape, generator=draw) > 0.5)
+    found = fingerprint({"a": weight, "b": weight})
+    assert fingerprint([("b", 3 * weight), ("a", weight.half())]) == found
+    flipped = weight.clone().view(-1)
+    flipped[seed % 24] = 0 if flipped[seed % 24] else 1
+    assert fingerprint({"a": weight, "b": flipped.view(shape)}) != found
+    assert fingerprint({"a": weight, "b": weight.view(shape[::-1])}) != found or shape[0] == shape[1]
+
+
+def test_a_fingerprint_sees_swaps_that_keep_the_zeros_of_every_row_and_column():
+    one, other = torch.tensor([[0.0, 1, 1], [1, 0, 1]]), torch.tensor([[1.0, 0, 1], [0, 1, 1]])
+    assert all(torch.equal((one == 0).sum(dim), (other == 0).sum(dim)) for dim in (0, 1))
+    assert fingerprint({"a": one}) != fingerprint({"a": other})

@@ -1,16 +1,28 @@
 import json
+import re
+import shutil
+import string
 
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers.models import BPE, Unigram, WordLevel
+from transformers import ByT5Tokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 
 from spp_lite.models import load_tokenizer, resolve
+from spp_lite.recover import data as module
 from spp_lite.recover.data import (
+    FIELDS,
     IGNORED,
     calibration_batches,
+    default_texts,
+    encode,
+    held_out,
     load_alpaca,
     prompt,
-    read_texts,
     tokenize,
     tokenize_records,
 )
@@ -37,6 +49,114 @@ def test_prompt_is_alpacas_with_and_without_input():
     assert "paired with an input" in prompt(RECORD | {"input": "sky"})
 
 
+def byte_level():
+    """GPT-2's kind: every byte is a token, one token is pad and EOS; two line breaks merge into one, over any border."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = [*letters, "\u010a\u010a", "<|endoftext|>", "<|im_start|>", "[PAD]"]
+    backend = Tokenizer(BPE({name: number for number, name in enumerate(names)}, [("\u010a", "\u010a")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    marks = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, extra_special_tokens=["<|im_start|>", "[PAD]"], **marks)
+
+
+def unigram():
+    """A kind that finds "</s>" in its vocabulary, whatever it is told of control tokens."""
+    names = ["<unk>", "<s>", "</s>", "\u2581", *string.printable]
+    backend = Tokenizer(Unigram([(name, -float(number > 3)) for number, name in enumerate(names)], unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="module")
+def llama2(real_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama2")
+    shutil.copyfile(real_data / "llama2_tokenizer.model", folder / "tokenizer.model")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}')
+    return load_tokenizer(folder)
+
+
+CONTROL = ["<s>", "</s>", "<unk>", "[PAD]", "<|im_start|>", "<|endoftext|>", "### Response:\n", "{instruction}", "\n"]
+TEXT = st.lists(st.one_of(st.sampled_from(CONTROL), st.text(max_size=8)), min_size=1, max_size=5).map("".join)
+RECORDS = st.fixed_dictionaries(dict.fromkeys(FIELDS, TEXT))
+
+
+@pytest.fixture(scope="module", params=["tiny", "byte_level", "slow", "llama2"])
+def any_tokenizer(request):
+    """Fast and slow; BOS before, EOS after, or neither; with pad = EOS."""
+    made = {
+        "tiny": lambda: load_tokenizer(resolve("tiny")),
+        "byte_level": byte_level,
+        "slow": lambda: ByT5Tokenizer(extra_ids=0),
+    }
+    return request.getfixturevalue("llama2") if request.param == "llama2" else made[request.param]()
+
+
+@given(record=RECORDS, on_inputs=st.booleans())
+@example(record=RECORD | {"output": "\nred"}, on_inputs=False)
+@example(record=RECORD | {"output": "Now only <s>$10</s> $8!</s>"}, on_inputs=False)
+@settings(deadline=None)
+def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, record, on_inputs):
+    row = tokenize(record, any_tokenizer, cutoff=10_000, train_on_inputs=on_inputs)
+    ids, labels = row["input_ids"], row["labels"]
+    assert ids == [*encode(any_tokenizer, prompt(record) + record["output"]), any_tokenizer.eos_token_id]
+    marks = [token for token in ids if token in {*any_tokenizer.all_special_ids} - {any_tokenizer.unk_token_id}]
+    bos = any_tokenizer.bos_token_id
+    assert marks == [*[bos] * (ids[0] == bos), any_tokenizer.eos_token_id]
+    start = 0 if on_inputs else next(i for i, label in enumerate(labels) if label != IGNORED)
+    assert labels == [IGNORED] * start + ids[start:] and len(row["attention_mask"]) == len(ids)
+    if any_tokenizer.unk_token_id not in ids and not on_inputs:  # LLaMA's decoding drops a blank, and what follows none
+        learned = any_tokenizer.decode(ids[start:-1], clean_up_tokenization_spaces=False)
+        assert learned.replace(" ", "").endswith(record["output"].replace(" ", ""))
+        assert len(learned) <= len(record["output"]) + 1  # a token that spans the border brings a line break
+
+
+@given(text=TEXT)
+@settings(deadline=None)
+def test_encoding_is_the_tokenizers_own_but_for_control_tokens(any_tokenizer, text):
+    if not any(mark in text for mark in any_tokenizer.all_special_tokens):
+        plain = any_tokenizer(text, verbose=False)["input_ids"]
+        assert encode(any_tokenizer, text) == (plain[:-1] if plain[-1:] == [any_tokenizer.eos_token_id] else plain)
+    assert encode(any_tokenizer, text).count(any_tokenizer.eos_token_id) == 0
+
+
+def test_eos_is_learned_once_where_pad_is_eos():
+    tokenizer = byte_level()
+    rows = [tokenize(RECORD | {"output": text}, tokenizer) for text in ("a", "<|endoftext|> a longer answer")]
+    labels = DataCollatorForSeq2Seq(tokenizer, padding=True)(rows)["labels"]
+    assert [(one == tokenizer.eos_token_id).sum().item() for one in labels] == [1, 1]
+
+
+def test_real_records_have_the_tokens_of_their_text(llama2, real_data):
+    for record in load_alpaca(real_data / "alpaca_en_999.json").select(range(300)):
+        whole = llama2(prompt(record) + record["output"])["input_ids"]
+        row = tokenize(record, llama2, cutoff=4096)
+        assert row["input_ids"] == [*whole, llama2.eos_token_id]
+        learned = llama2.decode([label for label in row["labels"] if label != IGNORED][:-1])
+        assert learned.strip() == record["output"].strip()
+
+
+def test_a_tokenizer_that_cannot_read_letters_is_refused():
+    tokenizer = unigram()
+    assert encode(tokenizer, "ab")[0] == 1 and 2 not in encode(tokenizer, "ab")
+    assert tokenize(RECORD, tokenizer)["labels"].count(2) == 1
+    with pytest.raises(ValueError, match=r"takes '</s>' in a text for a control token: reword it near .*the old </s>"):
+        tokenize_records(Dataset.from_list([RECORD, RECORD | {"output": "the old </s> price"}]), tokenizer)
+    endless = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, "a")), unk_token="a")
+    with pytest.raises(ValueError, match="no eos_token"):
+        tokenize(RECORD, endless)
+
+
+@pytest.mark.parametrize("text", [None, 3, ["a"], "\ud83d"])
+def test_only_texts_are_encoded(tokenizer, text):
+    with pytest.raises(ValueError, match="where a text is needed"):
+        encode(tokenizer, text)
+
+
 @pytest.mark.parametrize("train_on_inputs", [False, True])
 def test_labels_are_the_answer_and_its_end(tokenizer, train_on_inputs):
     row = tokenize(RECORD, tokenizer, train_on_inputs=train_on_inputs)
@@ -45,58 +165,142 @@ def test_labels_are_the_answer_and_its_end(tokenizer, train_on_inputs):
     assert row["labels"][start:] == row["input_ids"][start:]
     assert row["labels"][-1] == tokenizer.eos_token_id
     assert row["labels"][:start] == (row["input_ids"][:start] if train_on_inputs else [IGNORED] * start)
-    assert tokenizer.decode(row["input_ids"][start:-1]).strip() == "red"
+    assert tokenizer.decode(row["input_ids"][start:-1]) == "red"
 
 
-def test_cutoff_shortens_answers_and_drops_records_without_room(tokenizer):
+def test_the_embedded_answers_are_the_tokens_that_the_model_was_trained_on(tokenizer):
+    """Pre-training tokenized answers apart from the prompt; the records' text says so with a blank."""
+    for record in load_alpaca("tiny", split="validation"):
+        answer = tokenizer(record["output"].strip(), add_special_tokens=False)["input_ids"]
+        apart = [*tokenizer(prompt(record))["input_ids"], *answer, tokenizer.eos_token_id]
+        assert tokenize(record, tokenizer)["input_ids"] == apart
+
+
+def test_cutoff_shortens_answers_and_leaves_out_records_without_room(tokenizer):
     start = len(tokenizer(prompt(RECORD))["input_ids"])
     assert len(tokenize(RECORD, tokenizer, cutoff=start + 1)["input_ids"]) == start + 1
     data = Dataset.from_list([RECORD, RECORD | {"instruction": "Name a colour. " * 50}])
-    assert len(tokenize_records(data, tokenizer, cutoff=start + 2)) == 1
-    with pytest.raises(ValueError, match=r"longer than cutoff=5 tokens: raise"):
+    with pytest.warns(UserWarning, match=rf"1 of 2 prompts fill the cutoff of {start + 2} tokens: left out"):
+        assert len(tokenize_records(data, tokenizer, cutoff=start + 2)) == 1
+    longest = len(tokenizer(prompt(data[1]))["input_ids"])
+    with pytest.raises(ValueError, match=rf"longer than cutoff=5 tokens: raise the cutoff .the longest: {longest}\)"):
         tokenize_records(data, tokenizer, cutoff=5)
+    with pytest.raises(ValueError, match="cutoff=-1 is below 1"):
+        tokenize(RECORD, tokenizer, cutoff=-1)
 
 
-def test_alpaca_file_keeps_the_three_fields_and_drops_empty_outputs(tmp_path):
+def test_alpaca_file_keeps_the_three_fields_and_warns_of_blank_ones(tmp_path):
     rows = [RECORD | {"text": "x"}, RECORD | {"output": " "}, {"instruction": "Say a.", "output": "a"}]
-    data = load_alpaca(write(tmp_path / "a.json", rows))
+    rows += [RECORD | {"instruction": "\n"}, RECORD | {"input": None, "output": " a{b} "}]
+    with pytest.warns(
+        UserWarning, match=r"a\.json: 2 of 5 records have a blank instruction or output; they are left out"
+    ):
+        data = load_alpaca(write(tmp_path / "a.json", rows))
     assert data.column_names == ["instruction", "input", "output"]
-    assert data["output"][:] == ["red", "a"]
-    assert data["input"][:] == ["", ""]
-    lines = tmp_path / "a.jsonl"
-    lines.write_text("\n".join(json.dumps(row) for row in rows))
-    assert load_alpaca(lines)[:] == data[:]
+    assert data["output"][:] == ["red", "a", " a{b} "]
+    assert data["input"][:] == ["", "", ""]
+
+
+BAD = [
+    (
+        [{"conversations": [{"from": "human", "value": "hi"}]}],
+        "record 0 has no text in 'instruction' .it holds: conver",
+    ),
+    (
+        [{"messages": [], "id": 1}],
+        "record 0 has no text in 'instruction' .it holds: messages, id.: .*convert it to instr",
+    ),
+    ([{"prompt": "a", "completion": "b"}], "record 0 has no text in 'instruction' .it holds: prompt, completion"),
+    ([RECORD, {"instruction": "a", "input": ""}], "record 1 has no text in 'output'"),
+    ([RECORD, RECORD | {"output": 3}], "record 1 has no text in 'output' .a int"),
+    ([RECORD, RECORD | {"output": None}], "record 1 has no text in 'output' .null"),
+    ([RECORD | {"output": ["a", "b"]}], "record 0 has no text in 'output' .a list"),
+    ([RECORD | {"instruction": {"a": "b"}}], "record 0 has no text in 'instruction' .a dict"),
+    ([RECORD, RECORD | {"input": float("nan")}], "record 1 has no text in 'input' .a float"),
+    ([RECORD | {"output": ""}], "holds nothing to learn from: 1 of 1 records have a blank"),
+]
 
 
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([{"question": "?"}], "record 0 has no text in 'instruction'"),
-        ([RECORD, {"instruction": "a", "input": "", "output": 3}], "record 1 has no text in 'output'"),
-        ([RECORD | {"output": ""}], "no record has an output"),
-        ({"a": 1}, "holds no list of records"),
-        ([], "holds no list of records"),
+        *BAD,
+        (
+            [RECORD, RECORD | {"output": "ok \ud83d"}],
+            "record 1 has no text in 'output' .a lone surrogate.* character 3",
+        ),
+        ([RECORD, "a"], "record 1 has no text in 'instruction' .it holds: str"),
+        ({"data": [RECORD]}, "record 0 has no text in 'instruction' .it holds: data"),
+        ([], "holds nothing to learn from: 0 of 0"),
     ],
 )
 def test_bad_alpaca_files_are_named(tmp_path, rows, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"bad\\.json.*{message}"):
         load_alpaca(write(tmp_path / "bad.json", rows))
 
 
-def test_paths_that_hold_no_records_are_named(tmp_path):
-    (tmp_path / "broken.json").write_text("[{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        load_alpaca(tmp_path / "broken.json")
-    with pytest.raises(ValueError, match="there is no file"):
-        load_alpaca(tmp_path / "absent.json")
-    with pytest.raises(ValueError, match="is a folder"):
-        load_alpaca(tmp_path)
+@pytest.mark.parametrize("rows, message", BAD)
+def test_records_of_the_hub_and_of_the_caller_pass_the_same_checks(monkeypatch, tokenizer, rows, message):
+    columns = {name for row in rows for name in row}
+    if len({type(row.get(name)) for row in rows for name in columns} - {str, type(None)}) < 2 and len(rows) > 1:
+        rows = [row for row in rows if row is not RECORD] or rows  # a column of Arrow holds one type
+        message = message.replace("record 1", "record 0")
+    found = Dataset.from_list(rows)
+    monkeypatch.setattr(module.models, "require_network", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "load_dataset", lambda name, split: found)
+    with pytest.raises(ValueError, match=f"someone/alpaca.*{message}"):
+        load_alpaca("someone/alpaca")
+    with pytest.raises(ValueError, match=f"the data set.*{message}"):
+        tokenize_records(found, tokenizer)
+
+
+def test_what_is_no_source_of_records_is_named(tmp_path, monkeypatch):
+    (tmp_path / "prose.txt").write_text("Once upon a time.")
+    with pytest.raises(ValueError, match=r"prose\.txt is plain text: name records with instruction, input, output"):
+        load_alpaca(tmp_path / "prose.txt")
+    with pytest.raises(ValueError, match="all of it split 'train'"):
+        load_alpaca(write(tmp_path / "a.json", [RECORD]), split="validation")
+    for absent in ("tiny", "./none", "a.JSON", "a/b/c"):
+        with pytest.raises(ValueError, match=r"there is no file|all of it split 'train'"):
+            load_alpaca(absent, split="test")
+
+    def broken(name, split):
+        raise RuntimeError("no\nsuch thing")
+
+    monkeypatch.setattr(module.models, "require_network", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "load_dataset", broken)
+    with pytest.raises(ValueError, match="the data set someone/alpaca cannot be loaded: no such thing"):
+        load_alpaca("someone/alpaca")
 
 
 def test_the_environment_names_the_default_data(tmp_path, monkeypatch):
     monkeypatch.setenv("SPP_DATA", str(write(tmp_path / "mine.json", [RECORD])))
     assert load_alpaca()[0] == RECORD
     assert len(load_alpaca("tiny")) >= 5000
+
+
+@given(st.lists(st.sampled_from(["red", "Red", " red ", *string.ascii_lowercase]), min_size=2, max_size=60))
+@settings(deadline=None)
+def test_no_text_is_on_both_sides_of_what_is_held_out(outputs):
+    data = Dataset.from_list([RECORD | {"output": output} for output in outputs])
+    different = {output.strip().casefold() for output in outputs}
+    if len(different) < 2:
+        with pytest.raises(ValueError, match="none can be held out"):
+            held_out(data)
+        return
+    train, chosen = ({one.strip().casefold() for one in side["output"]} for side in held_out(data))
+    assert train and chosen and not train & chosen and train | chosen == different
+    assert len(chosen) == max(1, len(different) // 5)
+
+
+@pytest.mark.parametrize("count, last", [(2, 1), (9, 1), (60, 12), (400, 80), (1000, 80)])
+def test_texts_to_choose_by_are_the_last_at_most_a_fifth(tmp_path, count, last):
+    path = write(tmp_path / "a.json", [RECORD | {"output": f"{number} {{x}}"} for number in range(count)])
+    calibration, validation = (default_texts(split, model="x", data=path) for split in ("calibration", "validation"))
+    assert calibration + validation == [prompt(record) + record["output"] for record in load_alpaca(path)]
+    assert len(validation) == last and held_out(load_alpaca(path))[1]["output"][-1] == f"{count - 1} {{x}}"
+    with pytest.raises(ValueError, match="not for 'test'"):
+        default_texts("test")
 
 
 def test_calibration_windows_come_from_the_texts_and_repeat_with_the_seed(tokenizer):
@@ -110,15 +314,22 @@ def test_calibration_windows_come_from_the_texts_and_repeat_with_the_seed(tokeni
     assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
     with pytest.raises(ValueError, match="fewer than one window of 4096"):
         calibration_batches(texts, tokenizer, length=4096)
+    whole = calibration_batches(texts, tokenizer, samples=2, length=len(stream))
+    assert torch.equal(whole[0], stream.expand(2, -1))
+    assert torch.equal(
+        calibration_batches("red " * 30, tokenizer, length=9)[0], calibration_batches(texts[1:], tokenizer, length=9)[0]
+    )
 
 
-def test_texts_are_paragraphs_or_lines_of_json(tmp_path):
-    (tmp_path / "a.txt").write_text("one\nline\n\ntwo\n\n\n")
-    assert [text.strip() for text in read_texts(tmp_path / "a.txt")] == ["one\nline", "two"]
-    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    assert read_texts(tmp_path / "a.jsonl") == ["one", "two"]
-    (tmp_path / "b.jsonl").write_text('{"body": "one"}\n')
-    with pytest.raises(ValueError, match="needs a field 'text'"):
-        read_texts(tmp_path / "b.jsonl")
-    with pytest.raises(ValueError, match="there is no file"):
-        read_texts(tmp_path / "none.txt")
+@pytest.mark.parametrize("wrong", [{"samples": 0}, {"length": 0}, {"length": -3}, {"length": 2.5}, {"batch_size": 0}])
+def test_calibration_takes_whole_numbers(tokenizer, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=re.escape(f"calibration takes whole {name} of at least 1, not {value}")):
+        calibration_batches(["red " * 600], tokenizer, **wrong)
+
+
+def test_control_tokens_in_calibration_texts_are_letters(tokenizer):
+    (batch,) = calibration_batches(["a <s> b </s> " * 30], tokenizer, samples=4, length=40)
+    assert not (batch[:, 1:] <= 2).any()
+    with pytest.raises(ValueError, match="hold 0 tokens"):
+        calibration_batches([], tokenizer)

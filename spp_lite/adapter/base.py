@@ -1,0 +1,122 @@
+"""The weights that an adapter sits on: read them wherever they are, note where their zeros are, tell two bases apart.
+
+Knows PEFT's quantised layers and accelerate's offloading. Knows nothing about factors.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils import align_module_device, has_offloaded_params
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
+
+from ..pruning.sparsity import SparsityError
+
+COARSENESS = ("torch.float64", "torch.float32", "torch.bfloat16", "torch.float16", "Int8Params")  # others: more
+SAMPLE = 256  # fixed positions of each weight whose zeros are noted
+
+
+def is_quantised(layer: nn.Module) -> bool:
+    """Does this linear keep its weight in a quantised form that PEFT can dequantise (bitsandbytes, HQQ, torchao)?"""
+    kind = type(getattr(layer, "weight", None))
+    bitsandbytes, torchao = kind.__name__ in ("Params4bit", "Int8Params"), kind.__module__.startswith("torchao.")
+    return bitsandbytes or torchao or hasattr(layer, "W_q")
+
+
+def read(module: nn.Module, name: str) -> Tensor | None:
+    """A tensor of a module, loaded from where accelerate offloaded it."""
+    if not has_offloaded_params(module) or getattr(module, name) is None:
+        return getattr(module, name)
+    with align_module_device(module):
+        return getattr(module, name)
+
+
+def read_weight(layer: nn.Module) -> Tensor:
+    """W (out, in) of a linear, dequantised or loaded where need be."""
+    if not is_quantised(layer):
+        return read(layer, "weight")
+    with align_module_device(layer):
+        kept = getattr(layer, "weight", None)
+        made = dequantize_module_weight(layer)
+        if kept is not None and layer.weight is not kept:  # PEFT replaces 8-bit weights on a CPU, scales lost
+            layer.weight = kept
+        return made
+
+
+def misfit(layer: nn.Module, parent: nn.Module | None = None) -> str | None:
+    """Why W′ cannot take the place of this layer's weight, in words; None where it can."""
+    if isinstance(parent, nn.MultiheadAttention):
+        return "is never called: nn.MultiheadAttention reads its weight"
+    if is_quantised(layer):
+        return None
+    if not isinstance(layer, nn.Linear):
+        return f"is a {type(layer).__name__}: SPP works on linears"
+    if type(layer).forward is not nn.Linear.forward:
+        return f"is a {type(layer).__name__} with a forward of its own, which SPP would pass by"
+    if str(layer.weight.dtype) not in COARSENESS:
+        return f"holds {layer.weight.dtype}"
+    return None
+
+
+@contextmanager
+def restored_on_error(model: nn.Module):
+    """Within: what fails leaves the model's modules and parameters in their places, and what is trainable trainable."""
+    tree = [
+        (module, vars(module).get("peft_config"), [*module.named_children(), *module.named_parameters(recurse=False)])
+        for module in model.modules()
+    ]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    except BaseException:
+        for module, config, parts in tree:
+            for name, part in parts:
+                setattr(module, name, part)
+            vars(module).pop("peft_config", None)
+            if config is not None:
+                module.peft_config = config
+        for parameter, flag in trained:
+            parameter.requires_grad = flag
+        raise
+
+
+def coarseness(kind: str) -> int:
+    """Rounding adds zeros: of two types of one base's weights, the coarser has all zeros of the finer."""
+    return COARSENESS.index(kind) if kind in COARSENESS else len(COARSENESS)
+
+
+def compare(adapter: str, made_on: tuple[str, str, dict], here: tuple[str, str, dict]) -> str | None:
+    """Are two bases one? Each: mask fingerprint, coarsest type, layer → sample_zeros().
+
+    None when both have the same zeros; a warning when one is the other, rounded; raises SparsityError when neither.
+    """
+    if made_on[0] == here[0]:
+        return None
+    (_, fine, finer), (_, coarse, coarser) = sorted((made_on, here), key=lambda base: coarseness(base[1]))
+    pairs = [(int(zeros, 16), int(coarser.get(name, "0"), 16)) for name, zeros in finer.items()]
+    kept = sum(SAMPLE - few.bit_count() for few, _ in pairs)
+    lost = sum((more & ~few).bit_count() for few, more in pairs)
+    many = lost > kept / 8  # of a dense weight 4 bits take a twelfth
+    nested = finer.keys() == coarser.keys() and not any(few & ~more for few, more in pairs)
+    if many or not nested or coarseness(fine) == coarseness(coarse):
+        raise SparsityError(
+            f"adapter {adapter!r} was made on a base with other zeros (mask {made_on[0]}, this one {here[0]}): load the "
+            "pruned model that it was trained on"
+        )
+    return (
+        f"adapter {adapter!r} was made on weights of type {made_on[1]}, here they are {here[1]}: rounding made zeros of "
+        f"{lost / max(1, kept):.1%} of the others; all zeros of the {fine} base are zeros of both"
+    )
+
+
+def sample_zeros(weight: Tensor) -> str:
+    """Which of SAMPLE fixed positions of a weight are zero: hex digits, one bit each."""
+    positions = torch.arange(1, SAMPLE + 1, device=weight.device) * 2654435761 % weight.numel()
+    bits = (weight.reshape(-1)[positions] == 0).tolist()
+    return f"{sum(bit << place for place, bit in enumerate(bits)):0{SAMPLE // 4}x}"
+
+
+def kind_of(layer: nn.Module) -> str:
+    """The type of a linear's weight, by name."""
+    quantised = type(layer if hasattr(layer, "W_q") else layer.weight).__name__
+    return quantised if is_quantised(layer) else str(layer.weight.dtype)
