@@ -173,8 +173,9 @@ def _check_names(config: SppConfig, model: nn.Module, layers: dict[str, SppLinea
 def _know_base(config: SppConfig, adapter_name: str, layers: dict[str, SppLinear]) -> None:
     """Note where the base's zeros are, or compare them with those that the config brings."""
     if any(layer.base_weight.is_meta for layer in layers.values()):
-        message = f"adapter {adapter_name!r}: the base's weights are not loaded (meta), so its mask cannot be checked"
-        warnings.warn(message, stacklevel=4)
+        if config.mask_fingerprint is not None:
+            message = f"adapter {adapter_name!r}: the base's weights are not loaded (meta): its mask cannot be checked"
+            warnings.warn(message, stacklevel=4)
         return
     shares, samples = {}, {}
 
