@@ -1,12 +1,15 @@
 # `make help` lists the targets. PyTorch from another index:  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 SOURCES := pyproject.toml constraints.txt
+PYTEST := $(BIN)/python -m pytest -n $(JOBS)
+export OMP_WAIT_POLICY ?= passive  # spp_lite/__init__.py says why
 
-.PHONY: help demo test lab check notebooks wheel clean
+.PHONY: help demo test quick lab check notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -15,8 +18,11 @@ help:  ## list the targets
 demo: $(VENV)/run  ## prune, insert SPP, train, merge, evaluate and plot on the embedded model (5 minutes with installation)
 	$(BIN)/spp-lite demo
 
-test: $(VENV)/all  ## run every test, the notebooks under nbmake among them
-	$(BIN)/python -m pytest --nbmake tests notebooks/*.ipynb
+test: $(VENV)/all  ## run every test: units, then notebooks (under nbmake), Colab and browser; JOBS=2 processes, 15 minutes
+	$(PYTEST) --nbmake tests notebooks/*.ipynb
+
+quick: $(VENV)/all  ## run the unit tests alone, in 4 minutes
+	$(PYTEST) -m "not slow" tests
 
 lab: $(VENV)/all  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -6,7 +6,7 @@
 In a source, `# BEGIN SOLUTION … # END SOLUTION` encloses what the reader writes; a markdown cell tagged "solution" is
 filled with the folded solution in the exercise edition and left out of the complete one; code cells tagged "check"
 may fail in the exercise edition. `{{minutes}}` is counted from the text, and every section's heading gets the
-minute at which it starts; `{{seconds}}` and `{{badge}}` are filled from budgets.json and pyproject.toml.
+minute at which it starts; `{{seconds}}`, `{{badge}}` and `{{setup}}` are filled from budgets.json and pyproject.toml.
 """
 
 import hashlib
@@ -26,6 +26,15 @@ BUDGETS = HERE / "budgets.json"
 WORDS, LAB = 100, 4  # a minute's reading, where a line of code counts as five words; minutes to play with a lab
 STATED = re.compile(r"\*\*Ex .* · core · .*~(\d+) min")
 BLANK = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n(.*?)^[ \t]*# END SOLUTION\n?", re.S | re.M)
+
+SETUP = """from importlib.util import find_spec
+from pathlib import Path
+
+if not find_spec("spp_lite"):  # Colab, for one: install the newest wheel at hand{or_else}
+    wheels = [w for d in (".", "/content", "../dist") for w in Path(d).glob("spp_lite-*.whl")]{check}
+    %pip install -q "{{max(wheels, key=lambda w: w.stat().st_mtime{default})}}"
+"""  # never by a bare name: whoever owns that on the index would run in every reader's notebook
+CHECK = '\n    assert wheels, "Put the wheel that `make wheel` builds beside this notebook and run this cell again."'
 
 
 def sources() -> list[Path]:
@@ -86,24 +95,34 @@ def _dedent_solution(text: str) -> str:
     return BLANK.sub(r"\2", text + "\n").rstrip()
 
 
+def repository() -> str:
+    """The address in pyproject's [project.urls], "" until an owner writes one."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    return project.get("urls", {}).get("Repository", "")
+
+
+def set_up(address: str) -> str:
+    """The first cell of every notebook: it installs spp_lite where it is not, from a wheel or from the address."""
+    if not address:
+        return SETUP.format(or_else="", check=CHECK, default="").rstrip()
+    return SETUP.format(or_else=", else the repository", check="", default=f", default='git+{address}'").rstrip()
+
+
 def _fill(text: str, source: Path, minutes: int) -> str:
-    budget = json.loads(BUDGETS.read_text())[source.stem[:2]]
-    urls = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"].get("urls", {})
-    repository = urls.get("Repository", "").removeprefix("https://github.com/")
-    link = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{source.stem}.ipynb"
-    badge = (
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if repository else ""
-    )
-    for name, value in {"minutes": minutes, "seconds": budget["measured"], "badge": badge}.items():
-        text = text.replace(f"{{{{{name}}}}}", str(value))
-    return text
+    seconds = json.loads(BUDGETS.read_text())[source.stem[:2]]["measured"]
+    name = repository().removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{name}/blob/main/notebooks/{source.stem}.ipynb"
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if name else ""
+    for field, value in {"minutes": minutes, "seconds": seconds, "badge": badge}.items():
+        text = text.replace(f"{{{{{field}}}}}", str(value))
+    return text.replace("# {{setup}}", set_up(repository()))
 
 
 def execute(source: Path) -> nbformat.NotebookNode:
     """Run the complete edition, note how long it took, and keep outputs that any viewer can show."""
     notebook = edition(source, exercises=False)
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
     budgets = json.loads(BUDGETS.read_text())
     budgets[source.stem[:2]]["measured"] = round(time.perf_counter() - start)
     BUDGETS.write_text(json.dumps(budgets, indent=2) + "\n")

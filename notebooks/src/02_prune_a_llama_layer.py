@@ -13,17 +13,22 @@
 # > and `SPP_DATA` take another one.
 
 # %% tags=["setup"]
-# %matplotlib inline
-import glob
-import importlib.util
-
-if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that `make wheel` builds
-    wheel = (glob.glob("spp_lite-*.whl") or ["spp-lite"])[0]
-    # %pip install -q {wheel}
+# {{setup}}
 
 # %% [markdown]
 # ## 1 · Size alone misleads
 #
+# This is the model whose first block we shall look into:
+
+# %%
+from spp_lite import load
+from spp_lite.teaching import is_tiny
+
+TINY = is_tiny()  # False when SPP_MODEL names a real model
+model, tokenizer = load()
+print(model.model.layers[0].mlp)
+
+# %% [markdown]
 # A linear layer with weight $W$ (out, in) gets an input vector $x$ for every token. Its output $i$ is $\sum_j W_{ij}
 # x_j$. Set $W_{ij}$ to zero, and the output loses $W_{ij}\,x_j$: the weight *times its input*. Magnitude looks at
 # $|W_{ij}|$ only.
@@ -57,11 +62,8 @@ assert lost["larger"] < 0.1 < 0.9 < lost["smaller"]
 # first block: `down_proj`, which closes the MLP, and `q_proj`, which makes the queries of attention.
 
 # %%
-from spp_lite import load
-from spp_lite.teaching import block_linears, calibration_batches, default_texts, is_tiny
+from spp_lite.teaching import block_linears, calibration_batches, default_texts
 
-TINY = is_tiny()  # False when SPP_MODEL names a real model
-model, tokenizer = load()
 linears = block_linears(model)
 DOWN, QUERY = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn.q_proj"
 batches = calibration_batches(default_texts(), tokenizer, samples=64, length=128)

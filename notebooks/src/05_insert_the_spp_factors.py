@@ -12,13 +12,7 @@
 # > **Tiny** – the model. **Real** – the equation, the layer, the PEFT calls: `SPP_MODEL` names another LLaMA (notebook 09).
 
 # %% tags=["setup"]
-# %matplotlib inline
-import glob
-import importlib.util
-
-if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that `make wheel` builds
-    wheel = (glob.glob("spp_lite-*.whl") or ["spp-lite"])[0]
-    # %pip install -q {wheel}
+# {{setup}}
 
 # %% [markdown]
 # ## 1 · From adding to multiplying

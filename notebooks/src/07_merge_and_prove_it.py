@@ -13,13 +13,7 @@
 # > formats and their timings.
 
 # %% tags=["setup"]
-# %matplotlib inline
-import glob
-import importlib.util
-
-if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that `make wheel` builds
-    wheel = (glob.glob("spp_lite-*.whl") or ["spp-lite"])[0]
-    # %pip install -q {wheel}
+# {{setup}}
 
 # %% [markdown]
 # ## 1 · An adapter that you can carry

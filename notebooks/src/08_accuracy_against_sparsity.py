@@ -13,19 +13,13 @@
 # > test split for scores, several seeds, every run in one table (`data/results/sweep.csv`, made by `spp-lite sweep`).
 
 # %% tags=["setup"]
-# %matplotlib inline
-import glob
-import importlib.util
-
-if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that `make wheel` builds
-    wheel = (glob.glob("spp_lite-*.whl") or ["spp-lite"])[0]
-    # %pip install -q {wheel}
+# {{setup}}
 
 # %% [markdown]
 # ## 1 · One table, one figure
 #
 # A *run* prunes the dense model, retrains it with one method, and scores it. A run is one row: method, pruner, sparsity,
-# seed, learning rate, parameters, accuracy on the test split. Every figure below is drawn from these rows alone. The seed draws
+# seed, learning rate, parameters, accuracy on the test split. Every figure is drawn from these rows alone. The seed draws
 # calibration texts, factors and the order of records.
 #
 # **Predict:** which method ends highest at 75 % zeros: SPP, masked LoRA, or full fine-tuning of the surviving weights?
@@ -53,8 +47,8 @@ assert mean.loc["50%", "none"] > mean.loc["75%", "none"] > mean.loc["90%", "none
 print(mean.loc["75%"].sort_values(ascending=False).map("{:.1%}".format).to_string())
 
 # %% [markdown]
-# **What you should see:** all methods start together at 50 % and spread as zeros grow. SPP lies well above the pruned
-# model. Read the printed order before you believe any slogan, ours included.
+# **What you should see:** all methods start together at 50 % and spread; SPP lies well above the pruned model.
+# Read the printed order before you believe any slogan, ours included.
 #
 # ## 2 · Fair means: the same chances for all
 #
@@ -125,12 +119,12 @@ half = T95[len(gain)] * gain.std() / len(gain) ** 0.5
 print(f"SPP - LoRA* at 75 %: {100 * gain.mean():+.1f} ± {100 * half:.1f} points over {len(gain)} seeds")
 
 # %% [markdown]
-# **What you should see:** a difference with its interval. If the interval holds 0, the runs do not tell the two apart, and
-# the honest sentence is "no difference seen".
+# **What you should see:** a difference with its interval. If it holds 0, the honest sentence is "no difference seen".
 #
 # ## 4 · Where does each method fail?
 #
-# Seven families of tasks make up an average, and a method can win it by one of them. Methods also differ in cost: SPP trains $r\cdot in + out$ numbers per matrix, full fine-tuning all surviving weights.
+# An average of seven families can be won by one of them. Methods also differ in cost: SPP trains $r\cdot in + out$
+# numbers per matrix, full fine-tuning all surviving weights.
 #
 # **Predict:** which family suffers most at 75 %, and does retraining help it?
 
@@ -144,8 +138,7 @@ show(plot_tasks(chosen, sparsity="75%"), alt="Accuracy of each task family at 75
 show(plot_parameters(wanda), alt="Accuracy against trainable parameters, a point per method, at 75 % zeros.")
 
 # %% [markdown]
-# **What you should see:** `boolq` stays at chance for every method, the dense model included: this model never learned
-# to read a passage, so the family can show nothing.
+# **What you should see:** `boolq` stays at chance for every method: the dense model never learned to read a passage.
 #
 # ## 5 · Recompute a point
 #

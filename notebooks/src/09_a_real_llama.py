@@ -13,18 +13,12 @@
 # > GPU was at hand. Memory and hours below are counted from shapes or estimated, and say which.
 
 # %% tags=["setup"]
-# %matplotlib inline
-import glob
-import importlib.util
-
-if importlib.util.find_spec("spp_lite") is None:  # Colab: upload the wheel that `make wheel` builds
-    wheel = (glob.glob("spp_lite-*.whl") or ["spp-lite"])[0]
-    # %pip install -q {wheel}
+# {{setup}}
 
 # %% [markdown]
 # ## 1 · What changes, and what stays
 #
-# The calls stay. What they work on is named by an option, or once for all notebooks by a variable of the environment:
+# The calls stay. What they work on is named by an option, or for all notebooks by an environment variable:
 #
 # | variable | option | when not set | for a real run |
 # |---|---|---|---|
@@ -89,7 +83,7 @@ assert all(abs(share - 0.5) < 1e-3 for share in shares.values())
 #
 # ## 2 · Count before you load
 #
-# On PyTorch's *meta* device, tensors have shapes but no memory, so a 7B model can be counted on any laptop.
+# On PyTorch's *meta* device tensors have shapes but no memory, so any laptop can count a 7B model.
 #
 # **Predict:** SPP with $r = 16$ on LLaMA-2-7B: how many numbers does it train, and is that more than LoRA of rank 8?
 
@@ -116,7 +110,7 @@ for name, size in parts.items():
 assert counts["spp"] < counts["lora"] and parts["weights"] > sum(parts.values()) / 2
 
 # %% [markdown]
-# **What you should see:** SPP trains slightly fewer numbers than LoRA, and the frozen weights take most of the memory. Weights, factors, their
+# **What you should see:** SPP trains fewer numbers than LoRA; frozen weights take most memory. Weights, factors, their
 # gradients and Adam's two moments are counted; activations, logits and the float32 copy of one $W'$ are estimated.
 #
 # ## 3 · The authors' settings

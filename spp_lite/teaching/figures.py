@@ -1,6 +1,7 @@
 """Figures and tables that only notebooks show: a pruning report, a loss curve, trainable parameters side by side."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -48,7 +49,9 @@ def parameter_table(model: nn.Module, methods: Sequence[str] = tuple(METHODS)) -
     total = sum(parameter.numel() for parameter in model.parameters())
     rows = []
     for method in methods:
-        trainable = attach(copy.deepcopy(model), method)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*not loaded \(meta\)")  # to count takes no weights
+            trainable = attach(copy.deepcopy(model), method)
         count = sum(parameter.numel() for parameter in trainable.parameters() if parameter.requires_grad)
         rows.append({"method": method, "what": METHODS[method], "parameters": count, "share": count / total})
     return pd.DataFrame(rows)

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "results" / "browser"
 NOTEBOOKS = [path for n in ("00", "01", "05", "08") for path in sorted((ROOT / "notebooks").glob(f"{n}_*.ipynb"))]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MINUTES = 60_000
+PATIENCE = 30 * 60_000  # ms: a stalling machine fails no test
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def lab(tmp_path_factory):
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(120):
+        for _ in range(600):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{address}/api", timeout=5)
                 break
@@ -75,7 +75,7 @@ def test_a_reader_runs_a_notebook_and_plays_with_its_lab(lab, browser, path):
     SHOTS.mkdir(parents=True, exist_ok=True)
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.goto(f"{lab}/lab/workspaces/{path.stem}/tree/{path.name}")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=2 * MINUTES)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
     run_all(page)
     play(page, path.stem)
     failed = page.locator(".jp-CodeCell .jp-OutputArea", has_text="Traceback (most recent call last)")
@@ -85,14 +85,14 @@ def test_a_reader_runs_a_notebook_and_plays_with_its_lab(lab, browser, path):
 
 def run_all(page):
     """Run → Run All Cells; wait until no cell is waiting."""
-    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=2 * MINUTES)
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for(timeout=PATIENCE)
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
     waiting = page.locator(".jp-CodeCell .jp-InputPrompt", has_text="[*]")
-    waiting.first.wait_for(timeout=MINUTES)  # the saved notebook shows numbers: they turn into stars first
+    waiting.first.wait_for(timeout=PATIENCE)  # the saved notebook shows numbers: they turn into stars first
     page.wait_for_function(
         "() => ![...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(p => p.textContent.includes('*'))",
-        timeout=6 * MINUTES,
+        timeout=PATIENCE,
     )
 
 
@@ -129,7 +129,7 @@ def look(lab):
 
 def changed(page, lab, before):
     """What the lab shows once it differs from before."""
-    for _ in range(100):
+    for _ in range(1200):
         if (now := look(lab)) != before:
             return now
         page.wait_for_timeout(100)

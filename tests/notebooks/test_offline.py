@@ -2,7 +2,6 @@
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 
@@ -13,7 +12,7 @@ from nbclient.exceptions import CellExecutionError
         "import socket; socket.create_connection(('93.184.215.14', 80), timeout=3)",
     ],
 )
-def test_a_cell_that_asks_the_network_fails(code):
+def test_a_cell_that_asks_the_network_fails(code, execute):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     with pytest.raises(CellExecutionError, match="must work offline"):
-        NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+        execute(notebook)

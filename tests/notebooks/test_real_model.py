@@ -2,18 +2,17 @@
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from test_sources import SOURCES, build
+from build import edition, sources
 
-CHOSEN = [source for source in SOURCES if source.stem[:2] in ("01", "02", "03", "05", "06", "07")]
+CHOSEN = [source for source in sources() if source.stem[:2] in ("01", "02", "03", "05", "06", "07")]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("source", CHOSEN, ids=lambda source: source.stem)
-def test_a_notebook_runs_on_a_llama_folder(source, real_data, llama, monkeypatch):
+def test_a_notebook_runs_on_a_llama_folder(source, real_data, llama, execute, monkeypatch):
     monkeypatch.setenv("SPP_MODEL", str(llama))
     monkeypatch.setenv("SPP_DATA", str(real_data / "alpaca_en_999.json"))
     monkeypatch.setenv("SPP_TASKS", "tiny_arc_easy")
-    notebook = build.edition(source, exercises=False)
-    folder = {"metadata": {"path": str(build.HERE)}}
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=folder).execute()
+    notebook = execute(edition(source, exercises=False))
     assert "TINY = is_tiny()" in nbformat.writes(notebook)

@@ -1,14 +1,12 @@
 """Every notebook has the shape that readers rely on."""
 
+import ast
 import re
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
 import build
+import pytest
+
+import spp_lite
 
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
@@ -50,7 +48,7 @@ def test_the_parts_are_there(source):
     assert cells(source, "code", "raises-exception"), "no deliberately broken cell"
     (setup,) = cells(source, "code", "setup")
     (first,) = cells(SOURCES[0], "code", "setup")
-    assert setup.source == first.source and len(lines(setup)) <= 6 + 1  # the magic line is not read
+    assert setup.source == first.source and len(lines(setup)) <= 6
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=IDS)
@@ -98,6 +96,23 @@ def test_the_folded_solution_filled_in_is_the_complete_edition(source):
     ]
     code = [cell.source for cell in cells(source, "code")]
     assert all(solution in code for solution in solutions)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_a_notebook_imports_public_names_or_teaching_and_those_before_torch(source):
+    imports = [
+        node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    names = {}  # module → names, in the order of the text
+    for node in sorted(imports, key=lambda node: node.lineno):
+        for module in [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]:
+            names.setdefault(module, []).extend(alias.name for alias in node.names)
+    ours = {module: found for module, found in names.items() if module.split(".")[0] == "spp_lite"}
+    assert set(ours.pop("spp_lite", [])) <= {"spp_lite", *spp_lite.__all__}
+    assert all(module.split(".")[1] == "teaching" for module in ours), list(ours)
+    roots = [module.split(".")[0] for module in names]
+    late = [roots.index(name) for name in ("torch", "transformers", "peft", "datasets", "lm_eval") if name in roots]
+    assert all(roots.index("spp_lite") < place for place in late), "spp_lite sets how torch's threads wait"
 
 
 def test_the_syllabi_add_up_and_leave_room_for_breaks():
