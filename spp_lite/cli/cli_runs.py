@@ -73,8 +73,7 @@ def _recipe(options):
 def _held_out(recipe, options):
     """What learning rates are chosen by, of which no run may train on anything: our tasks' validation split, or the
     perplexity of records that are held out. Its records are those that are left to train on."""
-    from ..experiment.table import held_out
-    from ..recover.data import prompt
+    from ..recover.data import held_out, prompt
 
     if recipe.tasks == "tiny":
         return replace(recipe, tasks="tiny_val")

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..models import load, require_writable
-from ..recover.data import prompt, tokenize_records
+from ..recover.data import tokenize_records
 from .runs import IDENTITY, Recipe, Run, do_run, trains
 from .statistics import finite
 
@@ -176,14 +175,3 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}): what was there is still there") from None
     return path
-
-
-def held_out(records: Dataset) -> tuple[Dataset, Dataset]:
-    """(records to train on, records to choose by): the last 80 different ones, at most a fifth; no text is in both."""
-    texts = [" ".join(f"{prompt(record)}{record['output']}".casefold().split()) for record in records]
-    different = list(dict.fromkeys(texts))
-    if len(different) < 2:
-        raise ValueError("all records are the same: none can be held out")
-    held = set(different[-min(80, max(1, len(different) // 5)) :])
-    train, chosen = ([i for i, text in enumerate(texts) if (text in held) is side] for side in (False, True))
-    return records.select(train), records.select(chosen)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .data import encode
+
 
 @torch.no_grad()
 def perplexity(
@@ -47,7 +49,7 @@ def perplexity(
 def text_ids(tokenizer, texts: str | Iterable[str]) -> Tensor:
     """The tokens that perplexity() scores; ValueError for texts of fewer than two."""
     text = texts if isinstance(texts, str) else "\n\n".join(texts)
-    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
+    ids = torch.tensor(encode(tokenizer, text), dtype=torch.long)
     if len(ids) < 2:
         raise ValueError(f"perplexity needs a text of at least two tokens: {text[:60]!r} has {len(ids)}")
     return ids

@@ -194,9 +194,11 @@ def test_an_offloaded_base_trains_as_a_present_one():
 
 
 def test_a_base_that_is_not_loaded_is_said_to_be_unchecked():
+    config = small().config
+
     def unloaded():
         with torch.device("meta"):
-            return LlamaForCausalLM(small().config)
+            return LlamaForCausalLM(config)
 
     known = peft.get_peft_model(small(), SppConfig(r=4)).peft_config["default"]
     with pytest.warns(UserWarning, match=r"'default': the base's weights are not loaded \(meta\): its mask cannot be"):
