@@ -6,6 +6,7 @@ status 2; anything else is a bug, and says so (1). A file has add(parser), which
 
 import argparse
 import sys
+import warnings
 from importlib import import_module
 
 COMMANDS = {
@@ -43,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _quieten() -> None:
-    """Where nobody watches (a log, CI), libraries draw no bars: one line a stage is enough."""
+    """A warning is one line; where nobody watches (a log, CI), libraries draw no bars: one line a stage is enough."""
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if not sys.stderr.isatty():
         import datasets
         import transformers
