@@ -338,9 +338,10 @@ def build_labels(prompt_ids, answer_ids, eos):
 from spp_lite.teaching import checks
 
 checks.ex_06a(build_labels)
-start = tokenizer(prompt(paired))["input_ids"]
-reply = tokenizer(paired["output"], add_special_tokens=False)["input_ids"]
-found = [list(map(int, part)) for part in build_labels(start, reply, tokenizer.eos_token_id)]
+whole = tokenizer(prompt(paired) + paired["output"])["input_ids"]  # as one text: cut apart, tokens may differ
+border = row["labels"].count(IGNORED)
+pair = build_labels(whole[:border], whole[border:], tokenizer.eos_token_id)
+found = [list(map(int, part)) for part in pair]
 assert found == [row["input_ids"], row["labels"]]  # as the library does
 
 # %% [markdown]

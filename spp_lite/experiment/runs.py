@@ -19,7 +19,7 @@ from transformers import set_seed
 
 from ..adapter.merging import merge
 from ..models import environment, fingerprint, load, peak_memory, reset_peak_memory
-from ..pruning.calibration import block_linears
+from ..pruning.calibration import block_linears, block_matrices
 from ..pruning.prune import METHODS as PRUNERS
 from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
@@ -155,7 +155,7 @@ def _row(method: str, sparsity: str, seconds: float, scores: dict) -> dict:
 
 
 def score(recipe: Recipe, model, tokenizer) -> dict:
-    """zeros (share, in the blocks' linears); as far as asked accuracy (mean of acc), acc of each task, perplexity."""
+    """zeros (share, in the blocks' matrices); as far as asked accuracy (mean of acc), acc of each task, perplexity."""
     found = {"zeros": zeros(model)}
     if recipe.tasks:
         table = evaluate(
@@ -170,8 +170,8 @@ def score(recipe: Recipe, model, tokenizer) -> dict:
 
 
 def zeros(model) -> float:
-    """Share of exact zeros over all linears of the decoder blocks."""
-    weights = [linear.weight for linear in block_linears(model).values()]
+    """Share of exact zeros over all matrices of the decoder blocks, what pruning cannot reach among them."""
+    weights = block_matrices(model).values()
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
