@@ -131,6 +131,9 @@ def execute(source: Path) -> nbformat.NotebookNode:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [kept for kept in cell.outputs if not _only_live(kept)]
+            for kept in cell.outputs:  # a traceback tells where this checkout lies
+                if kept.output_type == "error":
+                    kept.traceback = [line.replace(f"{HERE.parent}/", "") for line in kept.traceback]
     notebook.metadata = edition(source, exercises=False).metadata  # no widget state: code hosts refuse it
     return notebook
 
