@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 HOUSE = {  # rooms and their files, from the ground up: a file imports only what stands before it, wherever the import is
-    "models": [], "pruning": ["sparsity", "criteria", "calibration", "allocation", "prune"],
+    "storage": [], "convert": [], "models": [],
+    "pruning": ["sparsity", "criteria", "calibration", "allocation", "prune"],
     "adapter": ["kernels", "base", "config", "layer", "tuner", "merging", "loading"],
     "recover": ["reading", "data", "training", "perplexity", "evaluation"],
     "experiment": ["statistics", "plotting", "baselines", "runs", "table"], "cli": [],
@@ -102,7 +103,7 @@ def test_imports_run_one_way_and_files_stay_short(path):
 
 def test_the_core_is_small():
     core = [path for path in MODULES if "teaching" not in path.parts]
-    assert sum(len(path.read_text().splitlines()) for path in core) <= 4_500  # to be brought to 3,000
+    assert sum(len(path.read_text().splitlines()) for path in core) <= 4_500
 
 
 def test_functions_are_short():

