@@ -20,7 +20,7 @@ HOUSE = {  # rooms and their files, from the ground up: a file imports only what
     "storage": [], "convert": [], "models": [],
     "pruning": ["sparsity", "criteria", "calibration", "allocation", "prune"],
     "adapter": ["kernels", "base", "config", "layer", "tuner", "merging", "loading"],
-    "recover": ["reading", "data", "training", "perplexity", "evaluation"],
+    "recover": ["reading", "data", "training", "perplexity", "texttasks", "evaluation"],
     "experiment": ["statistics", "plotting", "baselines", "runs", "table"], "cli": [],
     "teaching": ["widgets", "figures", "labs", "checks"],
 }  # fmt: skip

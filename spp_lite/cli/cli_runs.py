@@ -35,7 +35,7 @@ def add_calibration(parser) -> None:
 
 
 def add_scores(parser) -> None:
-    parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, 'none' for none (default: tiny, else paper)")
+    parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, text:FILE, or none (default: tiny, else paper)")
     parser.add_argument("--text", type=Path, help="text file for perplexity")
     parser.add_argument("--limit", type=at_least(1), help="items a task")
     parser.set_defaults(progress=sys.stderr.isatty())  # elsewhere one line a stage
@@ -52,10 +52,10 @@ def _recipe(options):
     from ..experiment.runs import Recipe
     from ..models import load_tokenizer, model_name, resolve
     from ..recover.data import read_texts
-    from ..recover.evaluation import default_tasks
+    from ..recover.evaluation import default_tasks, named
 
     name = model_name(options.model)
-    tasks = options.tasks or default_tasks(name)
+    tasks = [named(task) for task in options.tasks] if options.tasks else default_tasks(name)
     tasks = tasks[0] if len(tasks) == 1 else tasks  # "tiny" is told from ["tiny_rte", …]: it has a chance line
     if tasks == "none" and not options.text:
         raise ValueError("nothing would be scored: name --tasks, or a --text for perplexity")

@@ -20,7 +20,9 @@ from unittest import mock
 import pandas as pd
 
 from ..models import embedded, is_tiny, require_network
+from ..storage import cache_folder
 from .perplexity import as_given, check_ids, not_finite
+from .texttasks import tasks_from_text
 
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 TINY = tuple(f"tiny_{name}" for name in PAPER)
@@ -32,8 +34,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Zero-shot scores by lm-eval, however many examples a task's own file asks for.
 
-    tasks: "tiny" (our seven, test split), "tiny_val" (their validation split), "paper" (the paper's seven), "mmlu", or
-    lm-eval task names. limit: items per task. batch_size: a number or "auto". Returns one row per task and metric:
+    tasks: "tiny" (our seven, test split), "tiny_val" (their validation split), "paper" (the paper's seven), "mmlu",
+    "text:FILE" (which continuation is real?, by tasks_from_text) or lm-eval task names. limit: items per task. batch_size: a number or "auto". Returns one row per task and metric:
     task, metric ("acc" or "acc_norm", …), value, stderr, n, group (which has its own score and this task as a part; ""
     for what was asked). Raises ValueError for tasks that cannot be read, and for scores that are not finite.
     """
@@ -43,11 +45,11 @@ def evaluate(
         raise ValueError(f"limit={limit}: items per task, 1 or more; None for all of them")
     if not str(batch_size).startswith("auto") and not batch_size >= 1:
         raise ValueError(f"batch_size={batch_size}: items at a time, 1 or more, or 'auto'")
-    loaded = load_tasks(tasks)
     with contextlib.ExitStack() as stack:
         if not progress:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        loaded = load_tasks(tasks)
         stack.enter_context(as_given(model))
         own = copy.deepcopy(tokenizer)  # it is given a padding token; and sums in bfloat16 would tie: the first wins
         lm = _scorer()(pretrained=model, tokenizer=own, batch_size=batch_size, softmax_dtype="float32")
@@ -88,10 +90,11 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
     from huggingface_hub import constants
 
     asked = [tasks] if isinstance(tasks, str) else tasks
-    names = list(dict.fromkeys(name for task in asked for name in TASK_SETS.get(task, (task,))))
-    ours = all(name.startswith("tiny_") for name in names)
-    manager = _task_manager(ours)
-    unknown = [name for name in names if name not in manager.all_tasks]
+    names = list(dict.fromkeys(name for task in map(named, asked) for name in TASK_SETS.get(task, (task,))))
+    made = {name: cache_folder() / "tasks" / name.removesuffix("_val") for name in names if name.startswith("text_")}
+    ours = all(name.startswith(("tiny_", "text_")) for name in names)
+    managers = {name: _own_manager(made[name]) if name in made else _task_manager(ours) for name in names}
+    unknown = [name for name in names if name not in managers[name].all_tasks]
     if unknown or not names:
         raise ValueError(f"lm-eval has no task {', '.join(unknown)}: use {', '.join(TASK_SETS)} or names of its tasks")
     found: dict = {"tasks": {}, "groups": {}}
@@ -102,7 +105,7 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
         except ValueError:  # said to the libraries, or each would try again for half a minute
             stack.enter_context(mock.patch.object(constants, "HF_HUB_OFFLINE", True))
         for name in names:
-            new = _read_task(manager, name)
+            new = _read_task(managers[name], name)
             if twice := sorted(new["tasks"].keys() & found["tasks"]):
                 raise ValueError(f"task {twice[0]} is asked for twice, by its name and in a group: leave one out")
             found = {kind: known | new.get(kind, {}) for kind, known in found.items()}
@@ -119,6 +122,18 @@ def _read_task(manager, name: str) -> dict:
     except Exception as error:  # of every type: of the hub, of datasets, of a task's own code
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ValueError(f"the data of task {name} cannot be read: use tiny, or fetch them first ({why})") from None
+
+
+def named(task: str) -> str:
+    """The task's own name: "text:FILE" is made into a task first (tasks_from_text)."""
+    return tasks_from_text(task.removeprefix("text:")) if task.startswith("text:") else task
+
+
+@functools.cache
+def _own_manager(folder):
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 @functools.cache

@@ -1,0 +1,93 @@
+"""A multiple-choice task out of any prose: which of four continuations is the real one? Accuracy without a hub.
+
+Knows lm-eval's task files. Knows nothing about models.
+"""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from ..storage import cache_folder
+from .data import read_texts
+
+WORDS, FEWEST = 48, 8  # words of a passage: halves of 24; down to 4 where the texts are short
+SPLITS = {"train": 0.1, "validation": 0.3, "test": 0.6}
+CHOICES = 4
+NEEDED = 40  # passages, so that the smallest split has CHOICES of them
+
+
+def tasks_from_text(source: str | Path | Iterable[str], *, name: str = "text", items: int = 400, seed: int = 0) -> str:
+    """Write lm-eval's files of a task and return its name: evaluate() takes it, and NAME_val for the validation split.
+
+    source: a file as read_texts() takes it, or the texts. Each item gives the first half of a passage; the real second
+    half stands among three of other passages of its split, of as many words. items: at most so many in all. A passage
+    is in one split alone; blind guessing gets 25 %. The name ends in a hash of the texts: other texts, another task.
+    Raises ValueError for texts that give too few passages.
+    """
+    if isinstance(source, str | Path):
+        name, texts = f"text_{re.sub(r'[^a-z0-9]+', '_', Path(source).stem.lower())}", read_texts(source)
+    else:
+        texts = list(source)
+    if items < NEEDED:
+        raise ValueError(f"items={items}: a task needs at least {NEEDED} passages")
+    digest = hashlib.sha256(json.dumps([texts, items, seed, WORDS]).encode()).hexdigest()[:8]
+    name, folder = f"{name}_{digest}", cache_folder() / "tasks" / f"{name}_{digest}"
+    if (folder / f"{name}.yaml").is_file():
+        return name
+    draw = random.Random(seed)
+    passages = _passages(texts, items)
+    draw.shuffle(passages)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = 0
+    for split, share in SPLITS.items():
+        end = start + round(share * min(items, len(passages)))
+        rows = [json.dumps(row, ensure_ascii=False) for row in _questions(passages[start:end], draw)]
+        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        start = end
+    for task, split in ((f"{name}_val", "validation"), (name, "test")):  # the name that is looked for comes last
+        (folder / f"{task}.yaml").write_text(yaml.safe_dump(_task(task, split, folder)), encoding="utf-8")
+    return name
+
+
+def _passages(texts: list[str], items: int) -> list[tuple[str, str]]:
+    """(first half, second half) of pieces of equally many words, as long as the texts allow for enough of them."""
+    words = WORDS
+    while True:
+        found = []
+        for text in texts:
+            spans = [match.span() for match in re.finditer(r"\S+", text)]
+            for first in range(0, len(spans) - words + 1, words):
+                (start, _), (_, middle) = spans[first], spans[first + words // 2 - 1]
+                begin, end = spans[first + words // 2][0], spans[first + words - 1][1]
+                found.append((text[start:middle], text[begin:end]))
+        found = list({second: (first, second) for first, second in found}.values())  # no continuation stands twice
+        if len(found) >= (NEEDED if words == FEWEST else max(items, NEEDED)):
+            return found
+        if words == FEWEST:
+            raise ValueError(
+                f"the texts give {len(found)} passages of {words} words, too few for a task: give more text"
+            )
+        words = max(FEWEST, words // 2)
+
+
+def _questions(passages: list[tuple[str, str]], draw: random.Random) -> Iterable[dict]:
+    for number, (context, answer) in enumerate(passages):
+        others = [second for other, (_, second) in enumerate(passages) if other != number]
+        choices = draw.sample(others, CHOICES - 1)
+        place = draw.randrange(CHOICES)
+        yield {"context": context, "choices": [*choices[:place], answer, *choices[place:]], "answer": place}
+
+
+def _task(task: str, split: str, folder: Path) -> dict:
+    files = {name: str(folder / f"{name}.jsonl") for name in SPLITS}
+    metrics = [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")]
+    return {
+        "task": task, "dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": split,
+        "output_type": "multiple_choice", "doc_to_text": "{{context}}", "doc_to_choice": "{{choices}}",
+        "doc_to_target": "answer", "metric_list": metrics,
+    }  # fmt: skip
