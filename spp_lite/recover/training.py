@@ -6,8 +6,10 @@ Works for any model whose trainable parameters are marked: an SPP or other PEFT 
 import hashlib
 import json
 import tempfile
+import time
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -139,6 +141,21 @@ class _Trainer(Trainer):
         found, target = (logits[:, :-1][real].float().log_softmax(-1) for logits in (outputs.logits, self._target))
         count = real.sum() if num_items_in_batch is None else num_items_in_batch
         return F.kl_div(found, target, reduction="sum", log_target=True) / count
+
+
+class Estimate(TrainerCallback):
+    """Tells `say`, after four steps, how long training will take, where that is more than a minute."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == 1:  # the first is slower
+            self.start = time.perf_counter()
+        if state.global_step == 4:
+            each = (time.perf_counter() - self.start) / 3
+            if (left := each * (state.max_steps - 4)) > 60:
+                self.say(f"{each:.1f} s a step: about {left / 60:.0f} min of training left")
 
 
 class _Note(TrainerCallback):

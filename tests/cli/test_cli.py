@@ -41,6 +41,9 @@ def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, spa
     before = block_linears(model)
     assert any(not torch.equal(after[name].weight, before[name].weight) for name in masks)
 
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "none refilled" in card and "steps 3" in card and f"model {pruned}" in card and "Licence: " in card
+
     out = tmp_path / "scores.csv"
     command = f"evaluate --model {merged} --tasks tiny_boolq --limit 5 --out {out}"
     assert main(command.split()) == 0

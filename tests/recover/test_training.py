@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -10,6 +11,7 @@ from transformers import TrainingArguments
 from spp_lite import SppConfig, finetune, load, load_alpaca, prune
 from spp_lite.experiment.runs import zeros
 from spp_lite.recover.data import prompt
+from spp_lite.recover.training import Estimate
 
 
 @pytest.fixture
@@ -205,3 +207,12 @@ def test_what_cannot_be_trained_on_is_named(pruned, records, tmp_path):
     loaded = peft.PeftModel.from_pretrained(adapted.unload(), tmp_path / "adapter")
     with pytest.raises(ValueError, match="is_trainable=True"):
         finetune(loaded, records, tokenizer, progress=False)
+
+
+def test_a_long_training_says_after_four_steps_how_long_it_will_be(monkeypatch):
+    said, now = [], iter([10.0, 31.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    clock = Estimate(said.append)
+    for step in range(1, 7):
+        clock.on_step_end(None, SimpleNamespace(global_step=step, max_steps=64), None)
+    assert said == ["7.0 s a step: about 7 min of training left"]
