@@ -33,7 +33,7 @@ def run(options) -> None:
     """Choose a rate per method, do the runs that the table lacks, print its cells, draw it."""
     from dataclasses import replace
 
-    from ..experiment.table import grid, sweep
+    from ..experiment.table import grid
     from ..models import require_writable
 
     plan = QUICK if options.quick else GRID
@@ -51,7 +51,7 @@ def run(options) -> None:
     rates = _rates(held, list(dict.fromkeys(method for methods, _, _ in plan for method in methods)), options, say)
     runs = [run for part in plan for run in grid(*part, 1 if options.quick else options.seeds, rates)]
     runs = sorted(runs, key=lambda run: run.seed)
-    table = sweep(replace(recipe, records=held.records), runs, options.out / "sweep.csv", jobs=options.jobs, say=say)
+    table = _table(replace(recipe, records=held.records), runs, options.out / "sweep.csv", options.jobs, say)
     for pruner in [name for name in table["pruner"].unique() if name != "dense" and recipe.tasks]:
         print(f"\n{pruner}: mean accuracy in percent ± half of its 95 % interval over seeds")
         print(_cells(table[table["pruner"] == pruner]).to_string(na_rep="-"))
@@ -63,7 +63,7 @@ def run(options) -> None:
 def _rates(held, methods: list[str], options, say) -> dict[str, float]:
     """Method → learning rate: of the file that the user names, of the embedded one, or chosen now."""
     from ..experiment.runs import trains
-    from ..experiment.table import choose_rates, differences, rate_grid, read_table, sweep
+    from ..experiment.table import choose_rates, differences, rate_grid, read_table
     from ..models import embedded, load
 
     if not any(map(trains, methods)):
@@ -74,10 +74,20 @@ def _rates(held, methods: list[str], options, say) -> dict[str, float]:
         if other := differences(table, held.identity(load(held.model)[0])):
             print(f"note: the rates of {path} were chosen otherwise ({'; '.join(other)})")
     else:
-        table = sweep(held, rate_grid(methods, "75%"), path, jobs=options.jobs, say=say)
+        table = _table(held, rate_grid(methods, "75%"), path, options.jobs, say)
     rates = choose_rates(table)
     print("learning rates, chosen on held-out data:", rates, flush=True)
     return rates
+
+
+def _table(recipe, runs, path: Path, jobs: int, say):
+    """sweep(), beside a table that another model, other records, … made: that one is put aside, and it is said."""
+    from ..experiment.table import make_room, sweep
+    from ..models import load
+
+    if path.exists() and (note := make_room(path, recipe.identity(load(recipe.model)[0]))):
+        print(note, flush=True)
+    return sweep(recipe, runs, path, jobs=jobs, say=say)
 
 
 def _cells(table):

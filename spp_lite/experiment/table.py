@@ -3,6 +3,7 @@
 Knows what a run is called, not how it is done (runs.py).
 """
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,6 +110,26 @@ def differences(table: pd.DataFrame, made: Mapping[str, str]) -> list[str]:
         theirs = table[column].fillna("nothing").unique() if column in table else ["unknown"]
         found += [f"{column}: {other}, not {ours}" for other in theirs if other != ours][:1]
     return found
+
+
+def make_room(path: Path, made: Mapping[str, str]) -> str:
+    """Put a table that something else made aside under a name of its own, and take back the one that `made` made, where
+    that was put aside before; returns the sentence that says so, or "" where the table may be gone on with."""
+    table = read_table(path)
+    if not len(table) or not (other := differences(table, made)):
+        return ""
+
+    def name(identity: Mapping[str, str]) -> Path:
+        digest = hashlib.sha256(repr([identity[column] for column in IDENTITY]).encode()).hexdigest()
+        return path.with_name(f"{path.stem}.{digest[:8]}{path.suffix}")
+
+    aside = name(table.reindex(columns=IDENTITY).iloc[0])
+    while aside.exists():
+        aside = aside.with_suffix(f".more{path.suffix}")
+    os.replace(path, aside)
+    if name(made).exists():
+        os.replace(name(made), path)
+    return f"the rows of {path} were made otherwise ({'; '.join(other)}): they are kept in {aside.name}"
 
 
 def sweep(

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 from spp_lite import SppConfig, merge
 from spp_lite.adapter import load_adapter
-from spp_lite.adapter.base import SAMPLE, compare, sample_zeros
+from spp_lite.adapter.base import SAMPLE, compare, misfit, sample_zeros
 from spp_lite.pruning.calibration import block_linears
 from spp_lite.pruning.sparsity import SparsityError
 
@@ -217,6 +217,21 @@ def doubled():
     model.model.layers[1].mlp.up_proj = Doubled(32, 48, bias=False)
     model.model.layers[1].mlp.up_proj.weight = weight
     return model
+
+
+class ByHand(nn.Linear):
+    def forward(self, x):  # as Falcon writes it
+        return x @ self.weight.T
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), None
+
+
+@pytest.mark.parametrize("kind, fits", [(ByHand, True), (Noisy, False), (Doubled, False)])
+def test_a_subclass_that_computes_what_a_linear_does_is_one(kind, fits):
+    assert (misfit(kind(32, 48, bias=False)) is None) == fits
 
 
 @pytest.mark.parametrize("exclude", [None, ["q_proj"], r".*\.q_proj"])

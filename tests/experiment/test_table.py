@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from spp_lite.cli import main
 from spp_lite.cli.cli_runs import _held_out
 from spp_lite.experiment import table as tables
 from spp_lite.experiment.runs import IDENTITY, Recipe, Run
-from spp_lite.experiment.table import RATES, choose_rates, grid, rate_grid, read_table, sweep, write_table
+from spp_lite.experiment.table import RATES, choose_rates, grid, make_room, rate_grid, read_table, sweep, write_table
 from spp_lite.models import embedded, load_tokenizer, resolve, save
 
 RUNS = grid(["none", "spp"], ["wanda"], ["50%", "2:4"], 2, {"spp": 0.05})
@@ -385,9 +385,10 @@ def test_rates_of_another_sweep_are_named(files, tmp_path, capsys):
     assert main([*command, "--quick", "--out", str(tmp_path / "quick")]) == 0
     assert "rates.csv were chosen otherwise (model: " in capsys.readouterr().out
     again = [*command, "--rates", str(tmp_path / "r.csv"), "--steps", "2"]
-    assert main(again) == 2
-    error = capsys.readouterr().err
-    assert "recipe: batch_size=2 max_steps=1, not batch_size=2 max_steps=2" in error and "name another --out" in error
+    assert main(again) == 0
+    said = capsys.readouterr().out
+    assert "recipe: batch_size=2 max_steps=1, not batch_size=2 max_steps=2): they are kept in sweep." in said
+    assert "(3 rows, 0 of them failed)" in said  # of this recipe alone
 
 
 def test_a_sweep_of_methods_without_rates_needs_none(files, tmp_path):
@@ -420,3 +421,21 @@ def test_the_demo_keeps_a_rate_of_zero_says_a_line_a_stage_and_what_made_its_row
     assert table["perplexity"][1] == table["perplexity"][2]  # untrained
     said = capsys.readouterr()
     assert said.out.count("== ") == 5 and "%|" not in said.err and "'loss'" not in said.out + said.err
+
+
+def test_a_command_keeps_tables_apart_and_finds_each_again(recipe, models, done, tmp_path):
+    path, other = tmp_path / "sweep.csv", replace(recipe, model=models[1])
+    made = [one.identity(AutoModelForCausalLM.from_pretrained(one.model)) for one in (recipe, other)]
+    first = sweep(recipe, RUNS[:2], path)
+    assert make_room(path, made[0]) == "" and make_room(tmp_path / "absent.csv", made[0]) == ""
+    before = path.read_bytes()
+    note = make_room(path, made[1])
+    assert "were made otherwise (model: " in note
+    aside = tmp_path / note.rpartition(" ")[2]
+    assert not path.exists() and aside.read_bytes() == before
+    second = sweep(other, RUNS[:2], path)
+    assert len(done) == 4 and set(first["model"]) != set(second["model"])
+    assert make_room(path, made[0]) and path.read_bytes() == before and not aside.exists()
+    sweep(recipe, RUNS[:2], path)
+    assert len(done) == 4  # nothing is done twice
+    assert sum(len(pd.read_csv(file)) for file in tmp_path.glob("*.csv")) == 4  # nothing is lost
