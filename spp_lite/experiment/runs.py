@@ -42,7 +42,7 @@ class Recipe:
     """What every run of one comparison shares.
 
     model: as in load(). records: Alpaca records. calibration: LongTensors (batch, length). tasks: as in evaluate(), or
-    None. text: scored by perplexity(), or None. r: as in baselines.attach(). training: keywords of finetune().
+    None. text: scored by perplexity(), its first text_tokens, or None. r: as in baselines.attach(). training: keywords of finetune().
     Raises ValueError where nothing is scored, and for settings that do not exist.
     """
 
@@ -51,6 +51,7 @@ class Recipe:
     calibration: Sequence[Tensor]
     tasks: str | list[str] | None = "tiny"
     text: str | None = None
+    text_tokens: int | None = None
     pruner: str = "wanda"
     r: int | None = None
     training: dict = field(default_factory=dict)
@@ -79,12 +80,13 @@ class Recipe:
     def identity(self, model) -> dict[str, str]:
         """What makes the rows of this recipe, a word for each column of IDENTITY: what differs may not share a table."""
         tasks = self.tasks if isinstance(self.tasks, str) else ",".join(self.tasks or ["-"])
+        tokens = "" if self.text_tokens is None else f" tokens={self.text_tokens}"
         settings = {name: value for name, value in (("r", self.r), *sorted(self.training.items())) if value is not None}
         found = (
             fingerprint(model),
             _hash(json.dumps(row, sort_keys=True).encode() for row in self.records),
             _hash(str(batch.tolist()).encode() for batch in self.calibration),
-            _hash([self.text.encode(errors="surrogatepass")]) if self.text else "-",
+            (_hash([self.text.encode(errors="surrogatepass")]) if self.text else "-") + tokens,
             tasks if self.limit is None else f"{tasks} limit={self.limit}",
             " ".join(f"{name}={value}" for name, value in settings.items()) or "-",
             _version(),
@@ -126,6 +128,7 @@ def dense_and_recovered(
     made = recipe.identity(model)
     yield {"method": "dense", "sparsity": "0%", **score(recipe, model, tokenizer), **made}, model, tokenizer
     for sparsity in sparsities:
+        del model  # before the next one is loaded
         model, tokenizer = load(recipe.model)
         say(f"{sparsity}: prune with {recipe.pruner}, evaluate")
         start = time.perf_counter()
@@ -140,13 +143,13 @@ def dense_and_recovered(
         output = finetune(adapted, recipe.records, tokenizer, **more)
         model, _ = merge(adapted)
         seconds = time.perf_counter() - start
-        losses = _losses(output)
-        scores = {"loss_first": losses[0], "loss_last": losses[-1], **score(recipe, model, tokenizer), **made}
+        scores = {**_losses(output), **score(recipe, model, tokenizer), **made}
         yield _row("spp", sparsity, seconds, scores), model, tokenizer
 
 
-def _losses(output) -> list[float]:
-    return [entry["loss"] for entry in output.metrics["history"] if "loss" in entry]
+def _losses(output) -> dict[str, float]:
+    losses = [entry["loss"] for entry in output.metrics["history"] if "loss" in entry]
+    return {"loss_first": losses[0], "loss_last": losses[-1]}
 
 
 def _row(method: str, sparsity: str, seconds: float, scores: dict) -> dict:
@@ -162,7 +165,8 @@ def score(recipe: Recipe, model, tokenizer) -> dict:
         )
         found["accuracy"] = average_accuracy(table)
     if recipe.text:
-        found["perplexity"] = perplexity(model, tokenizer, recipe.text, progress=recipe.progress)
+        scored = {"tokens": recipe.text_tokens, "progress": recipe.progress}
+        found["perplexity"] = perplexity(model, tokenizer, recipe.text, **scored)
     if recipe.tasks:
         found |= table[table["metric"] == "acc"].set_index("task")["value"].to_dict()
     return found
@@ -240,7 +244,9 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
         found["parameters"] = sum(p.numel() for p in trainable.parameters() if p.requires_grad)
         training = {**recipe.training, "learning_rate": run.lr, "seed": run.seed, "progress": False}
         teacher = dense if "distill" in extras else None
-        found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training))[-1]
+        found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training))[
+            "loss_last"
+        ]
 
     model = recover(model, method, train, r=recipe.r, dense=dense, calibration=calibration)
     scores = score(recipe, model, tokenizer)

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..models import embedded, is_tiny, require_network
 from ..storage import cache_folder
-from .perplexity import as_given, check_ids, not_finite
+from .perplexity import as_given, check_ids, fitting, not_finite
 from .texttasks import tasks_from_text
 
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -35,7 +35,8 @@ def evaluate(
     """Zero-shot scores by lm-eval, however many examples a task's own file asks for.
 
     tasks: "tiny" (our seven, test split), "tiny_val" (their validation split), "paper" (the paper's seven), "mmlu",
-    "text:FILE" (which continuation is real?, by tasks_from_text) or lm-eval task names. limit: items per task. batch_size: a number or "auto". Returns one row per task and metric:
+    "text:FILE" (which continuation is real?, by tasks_from_text) or lm-eval task names. limit: items per task. batch_size: a number (fewer where a large vocabulary would fill the
+    memory) or "auto". Returns one row per task and metric:
     task, metric ("acc" or "acc_norm", …), value, stderr, n, group (which has its own score and this task as a part; ""
     for what was asked). Raises ValueError for tasks that cannot be read, and for scores that are not finite.
     """
@@ -52,6 +53,7 @@ def evaluate(
         loaded = load_tasks(tasks)
         stack.enter_context(as_given(model))
         own = copy.deepcopy(tokenizer)  # it is given a padding token; and sums in bfloat16 would tie: the first wins
+        batch_size = batch_size if isinstance(batch_size, str) else fitting(model, batch_size, 128)
         lm = _scorer()(pretrained=model, tokenizer=own, batch_size=batch_size, softmax_dtype="float32")
         found = score(lm, task_dict=loaded, limit=limit, log_samples=False)
     if lm.cut:

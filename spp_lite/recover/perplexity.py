@@ -14,19 +14,22 @@ from tqdm.auto import tqdm
 
 from .data import encode
 
+LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
+
 
 @torch.no_grad()
 def perplexity(
     model, tokenizer, texts: str | Iterable[str], *, length: int | None = None, stride: int | None = None,
-    batch_size: int = 8, progress: bool = False,
+    batch_size: int = 8, tokens: int | None = None, progress: bool = False,
 ) -> float:  # fmt: skip
     """exp of the mean negative log-likelihood per token over the joined texts.
 
     texts are joined by blank lines and cut into windows of `length` tokens (None: what the model takes, at most 2048),
     one every `stride` tokens (None: length, the protocol of SparseGPT and Wanda); a token is scored once, with all of
-    its window before it. Raises ValueError when the text is shorter than two tokens, or the loss is not finite.
+    its window before it. batch_size: windows at a time, fewer where a large vocabulary would fill the memory. tokens: of
+    a long text, so many from its start. Raises ValueError when the text is shorter than two tokens, or the loss is not finite.
     """
-    ids = text_ids(tokenizer, texts)
+    ids = text_ids(tokenizer, texts)[:tokens]
     check_ids(model, int(ids.max()))
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     length = min(most, 2048) if length is None else length
@@ -37,6 +40,7 @@ def perplexity(
             f"between 2 and the {most} tokens that the model takes; batch_size={batch_size} at least 1"
         )
     *full, last = _windows(ids, length, stride)  # only the last may be shorter
+    batch_size = fitting(model, batch_size, length)
     groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[last]]
     with as_given(model):
         parts = [_negative_log_likelihood(model, group) for group in tqdm(groups, "perplexity", disable=not progress)]
@@ -44,6 +48,11 @@ def perplexity(
     if not loss < 700:  # nan, inf, and what exp() cannot hold
         raise not_finite(model, f"the mean loss over the text is {loss}")
     return math.exp(loss)
+
+
+def fitting(model, batch_size: int, length: int) -> int:
+    """At most batch_size, and so few sequences of `length` that their float32 logits stay within half a GiB."""
+    return max(1, min(batch_size, LOGITS // (length * model.get_input_embeddings().num_embeddings)))
 
 
 def text_ids(tokenizer, texts: str | Iterable[str]) -> Tensor:

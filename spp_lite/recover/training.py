@@ -25,6 +25,7 @@ from ..adapter import check_adapter_weights
 from ..models import environment, fingerprint
 from .data import tokenize_records
 
+LOGITS = 2**26  # values: a quarter GiB in float32, of which loss and backward make a few copies
 NOTE = "spp_run.json"  # beside every checkpoint: what made it
 
 
@@ -50,7 +51,11 @@ def finetune(
         )
     _require_trainable(model)
     rows = _rows(model, dataset, tokenizer, cutoff, train_on_inputs, teacher)
-    given = {"max_steps": max_steps, "learning_rate": learning_rate, "batch_size": batch_size}
+    given = {"max_steps": max_steps, "learning_rate": learning_rate}
+    given |= {
+        "batch_size": batch_size,
+        "parts": _parts(batch_size, cutoff * model.get_input_embeddings().num_embeddings),
+    }
     with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
         args = args or default_arguments(scratch, **given, seed=seed, progress=progress)
         if (Path(args.output_dir) / "config.json").exists():
@@ -72,13 +77,21 @@ def finetune(
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
-def default_arguments(output_dir, *, max_steps, learning_rate, batch_size, seed, progress) -> TrainingArguments:
-    """The authors' settings, without checkpoints or reports."""
+def default_arguments(
+    output_dir, *, max_steps, learning_rate, batch_size, seed, progress, parts: int = 1
+) -> TrainingArguments:
+    """The authors' settings, without checkpoints or reports. parts: a batch goes through the model in so many."""
     return TrainingArguments(
         output_dir=str(output_dir), max_steps=max_steps, learning_rate=learning_rate, seed=seed, weight_decay=1e-3,
-        per_device_train_batch_size=batch_size, warmup_steps=0.03, lr_scheduler_type="linear", report_to="none",
+        per_device_train_batch_size=batch_size // parts, gradient_accumulation_steps=parts, warmup_steps=0.03, lr_scheduler_type="linear", report_to="none",
         logging_steps=max(1, max_steps // 50), save_strategy="no", disable_tqdm=not progress, dataloader_pin_memory=False,
     )  # fmt: skip
+
+
+def _parts(batch_size: int, logits: int) -> int:
+    """In how many parts a batch is cut, so that the logits of one, `logits` a record, stay within a quarter GiB."""
+    sizes = [size for size in range(batch_size, 1, -1) if batch_size % size == 0 and size * logits <= LOGITS]
+    return batch_size // (sizes or [1])[0]
 
 
 def _require_trainable(model) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from spp_lite import evaluate, load, perplexity
 from spp_lite.models import embedded, fingerprint, load_tokenizer, resolve
 from spp_lite.recover.evaluation import TASK_SETS, average_accuracy, chance_accuracy, load_tasks
+from spp_lite.recover.perplexity import fitting
 
 
 @pytest.fixture(scope="module")
@@ -346,3 +348,19 @@ def test_tokens_that_the_model_does_not_have_and_questions_that_do_not_fit_are_n
     model, tokenizer = small(max_position_embeddings=4)
     with pytest.raises(ValueError, match="an answer of 7 tokens exceeds the 4 of the model"):
         evaluate(model, tokenizer, ["a"], progress=False)
+
+
+@pytest.mark.parametrize("vocabulary, batch", [(1_000, 8), (50_000, 1), (128_000, 1)])
+def test_windows_at_a_time_fit_the_memory_whatever_the_vocabulary(vocabulary, batch):
+    model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=vocabulary))
+    assert fitting(model, 8, 2048) == batch and fitting(model, 8, 1) == 8
+    assert fitting(model, 64, 128) == max(1, min(64, 2**27 // (128 * vocabulary)))
+
+
+def test_of_a_long_text_so_many_tokens_are_scored():
+    model, tokenizer = load("tiny")
+    text = embedded("text", "validation.txt").read_text()
+    ids = torch.tensor([tokenizer(text)["input_ids"][:100]])
+    with torch.no_grad():
+        expected = math.exp(model(input_ids=ids, labels=ids).loss)
+    assert perplexity(model, tokenizer, text, tokens=100) == pytest.approx(expected, rel=1e-5)

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from spp_lite import SppConfig, finetune, load, load_alpaca, prune
 from spp_lite.experiment.runs import zeros
 from spp_lite.recover.data import prompt
-from spp_lite.recover.training import Estimate
+from spp_lite.recover.training import Estimate, _parts
 
 
 @pytest.fixture
@@ -216,3 +216,10 @@ def test_a_long_training_says_after_four_steps_how_long_it_will_be(monkeypatch):
     for step in range(1, 7):
         clock.on_step_end(None, SimpleNamespace(global_step=step, max_steps=64), None)
     assert said == ["7.0 s a step: about 7 min of training left"]
+
+
+@pytest.mark.parametrize(
+    "batch, logits, parts", [(8, 256 * 49152, 2), (32, 512 * 1500, 1), (7, 2**25, 7), (1, 2**30, 1)]
+)
+def test_a_batch_goes_through_in_parts_that_fit(batch, logits, parts):
+    assert _parts(batch, logits) == parts
