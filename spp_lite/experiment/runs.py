@@ -118,8 +118,7 @@ def dense_and_recovered(
 ) -> Iterator[tuple[dict, object, object]]:
     """Yield (row, model, tokenizer) for the dense model, then for each sparsity pruned alone and pruned + SPP + merged.
 
-    The model is one and the same object from "pruned" to "recovered": save it before going on if it is wanted.
-    say: told the stage that begins.
+    The model is one object from "pruned" to "recovered": save it before going on. say: told the stage that begins.
     """
     sparsities = list({Sparsity.parse(one): str(one) for one in sparsities}.values())  # as it was written
     say(f"dense: load {recipe.model}, evaluate")
@@ -218,9 +217,7 @@ def do_run(recipe: Recipe, run: Run) -> dict:
         row |= _prune_train_score(recipe, run, row)
     except (ValueError, RuntimeError) as error:
         row["error"] = " ".join(f"{type(error).__name__}: {error}".split())
-    versions = " ".join(
-        f"{name} {value}" for name, value in environment().items() if name in ("torch", "transformers", "peft")
-    )
+    versions = " ".join(f"{name} {environment()[name]}" for name in ("torch", "transformers", "peft"))
     return row | {"seconds": time.perf_counter() - start, "peak_mib": peak_memory() / 2**20, "versions": versions}
 
 
