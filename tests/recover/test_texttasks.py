@@ -18,7 +18,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def items(cache, name):
-    return {s: [json.loads(line) for line in (cache / name / f"{s}.jsonl").open(encoding="utf-8")] for s in SPLITS}
+    lines = {split: (cache / name / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n") for split in SPLITS}
+    return {split: [json.loads(line) for line in found] for split, found in lines.items()}
 
 
 @pytest.mark.parametrize("texts", [TEXTS, [f"{text}\n\nA «second» paragraph — with\ttabs." for text in TEXTS]])
