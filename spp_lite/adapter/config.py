@@ -21,11 +21,16 @@ elif getattr(_member, "made_by", None) != "spp_lite":  # ours is there when this
     raise ImportError("this version of peft has an SPP of its own: use a spp_lite made for it")
 
 
+FORMS = ("spp", "direct")
+
+
 @dataclass
 class SppConfig(PeftConfig):
     """Settings of an SPP adapter.
 
-    r: row blocks of α (any r ≥ 1). scaling: s. dropout: on the input of the SPP branch; above 0 training takes the
+    form: "spp", W ⊙ (1 + s · R(α)β) (Lu et al. 2024), or "direct", W ⊙ (1 + R(α))(1 + β): our variant, not the paper's, of
+    the same size, whose α and β both have a gradient from the first step; it has no s. r: row blocks of α (any r ≥ 1).
+    scaling: s. dropout: on the input of the SPP branch; above 0 training takes the
     residual form, about 5/3 of the matrix work. token_fraction: below 1, dα and dβ are estimated from that share of the
     tokens (unbiased; of several active adapters the largest counts). target_modules: None for every linear of the
     decoder blocks, else names, a regex or "all-linear"; layers_to_transform: of these only the ones in the blocks of
@@ -36,6 +41,7 @@ class SppConfig(PeftConfig):
     r: int = 16
     scaling: float = 2.0
     dropout: float = 0.0
+    form: str = "spp"
     token_fraction: float = 1.0
     target_modules: list[str] | str | None = None
     exclude_modules: list[str] | str | None = None
@@ -64,6 +70,10 @@ class SppConfig(PeftConfig):
         for name, scaling in {"scaling": self.scaling, **self.scaling_pattern}.items():
             if type(scaling) not in (int, float) or not 0 < abs(scaling) < math.inf:
                 raise ValueError(f"SppConfig: scaling={scaling!r} for {name!r}: give a number other than 0")
+        if self.form not in FORMS:
+            raise ValueError(f"SppConfig: form={self.form!r} is none of {', '.join(FORMS)}")
+        if self.form == "direct" and (self.scaling != SppConfig.scaling or self.scaling_pattern):
+            raise ValueError("SppConfig: form='direct' has no scaling: leave scaling and scaling_pattern out")
         if not 0 <= self.dropout < 1 or not 0 < self.token_fraction <= 1:
             raise ValueError(
                 f"SppConfig: dropout={self.dropout} must be in [0, 1), token_fraction={self.token_fraction} in (0, 1]"

@@ -16,7 +16,7 @@ def row_blocks(out: int, r: int, device=None) -> Tensor:
     return torch.arange(out, device=device) * r // out
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -25,7 +25,7 @@ def effective_weight(weight: Tensor, factors: list[tuple[Tensor, Tensor, float]]
 
     weight: (out, in); α: (r, in); β: (out,). Returns (out, in) in the weight's type. Differentiable.
     """
-    out, wide = len(weight), _wide(weight.dtype)
+    out, wide = len(weight), wide_type(weight.dtype)
     factor = torch.full((), start, dtype=wide, device=weight.device)
     for alpha, beta, scaling in factors:
         alpha, beta = alpha.to(wide), beta.to(wide)
@@ -101,7 +101,7 @@ class _SppLinear(torch.autograd.Function):
             dbias = grad.flatten(0, -2).sum(0)
         if need_weight or any(need_factors):
             dmerged = _weight_gradient(grad.flatten(0, -2), x.flatten(0, -2), ctx.token_fraction)
-            wide = _wide(weight.dtype)
+            wide = wide_type(weight.dtype)
             if need_weight:
                 ones = torch.ones_like(weight, dtype=wide)
                 dweight = (dmerged * effective_weight(ones, triples, ctx.start)).to(weight.dtype)

@@ -1,4 +1,5 @@
-"""A linear with SPP factors as PEFT wants it: W′ = W ⊙ (1 + s · R(α)β) (Lu et al. 2024, Eq. 5), on one fused linear.
+"""A linear with SPP factors as PEFT wants it: W′ = W ⊙ (1 + s · R(α)β) (Lu et al. 2024, Eq. 5), on one fused linear; our
+variant W ⊙ (1 + R(α))(1 + β) is the same, less one: shift both factors by 1, take s = 1.
 
 A zero of W is a zero of W′ for every α and β. Knows nothing about models.
 """
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 
 from ..pruning.sparsity import SparsityError
 from .base import is_quantised, read, read_weight
-from .kernels import effective_weight, spp_linear_sum
+from .kernels import effective_weight, spp_linear_sum, wide_type
 
 
 class SppLayer(BaseTunerLayer):
     """What PEFT needs to know of a layer with SPP factors."""
 
     adapter_layer_names = ("spp_alpha", "spp_beta")
-    other_param_names = ("r", "scaling", "dropout", "token_fraction")
+    other_param_names = ("r", "scaling", "dropout", "token_fraction", "shift")
 
 
 class SppLinear(nn.Module, SppLayer):
@@ -32,7 +33,7 @@ class SppLinear(nn.Module, SppLayer):
         self.base_layer, self.quantised = base_layer, is_quantised(base_layer)
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.spp_alpha, self.spp_beta = nn.ParameterDict(), nn.ParameterDict()
-        self.r, self.scaling, self.dropout, self.token_fraction = {}, {}, {}, {}
+        self.r, self.scaling, self.dropout, self.token_fraction, self.shift = {}, {}, {}, {}, {}
         self._disable_adapters, self.merged_adapters = False, []
         self._before_merge: Tensor | None = None  # on the CPU: un-merging restores it bit for bit
         self._active_adapter = adapter_name
@@ -40,12 +41,15 @@ class SppLinear(nn.Module, SppLayer):
         self.update_layer(adapter_name, config, r, scaling)
 
     def update_layer(self, name: str, config, r: int, scaling: float, inference_mode: bool = False) -> None:
-        """Add the factors of one adapter: α Kaiming-uniform (a = √5), β zero, so that nothing changes yet."""
-        self.r[name], self.scaling[name] = r, float(scaling)
+        """Add the factors of one adapter, so that nothing changes yet: β zero, α Kaiming-uniform (a = √5), or zero, too."""
+        self.shift[name] = float(config.form == "direct")
+        self.r[name], self.scaling[name] = r, 1.0 if self.shift[name] else float(scaling)
         self.dropout[name], self.token_fraction[name] = config.dropout, config.token_fraction
         self.spp_alpha[name] = nn.Parameter(torch.empty(r, self.in_features))
         self.spp_beta[name] = nn.Parameter(torch.zeros(self.out_features))
         nn.init.kaiming_uniform_(self.spp_alpha[name], a=math.sqrt(5))
+        if self.shift[name] and config.init_weights:
+            nn.init.zeros_(self.spp_alpha[name])
         if not config.init_weights:
             nn.init.normal_(self.spp_beta[name])
         self._move_adapter_to_device_of_base_layer(name)
@@ -68,13 +72,22 @@ class SppLinear(nn.Module, SppLayer):
         return read_weight(self.base_layer)
 
     def factors(self, names: list[str]) -> list[tuple[Tensor, Tensor, float]]:
-        """(α, β, s) of the named adapters that this layer has."""
-        return [(read(self.spp_alpha, n), read(self.spp_beta, n), self.scaling[n]) for n in names if n in self.scaling]
+        """(α, β, s) of the named adapters that this layer has; (1 + α, 1 + β, 1) in the direct form, less 1 (start())."""
+        names = [name for name in names if name in self.scaling]
+        pairs = [[read(factors, name) for factors in (self.spp_alpha, self.spp_beta)] for name in names]
+        for name, pair in zip(names, pairs, strict=True):
+            if self.shift[name]:
+                pair[:] = [factor.to(wide_type(factor.dtype)) + 1 for factor in pair]
+        return [(*pair, self.scaling[name]) for name, pair in zip(names, pairs, strict=True)]
+
+    def start(self, names: list[str]) -> float:
+        """What the products of factors() are added to, so that their sum is 1 + the updates."""
+        return 1 - sum(self.shift.get(name, 0.0) for name in names)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """W ⊙ s · R(α)β of one adapter, (out, in), float32; the same while merged."""
         weight = self.base_weight.float()
-        return effective_weight(weight, self.factors([adapter])) - weight
+        return effective_weight(weight, self.factors([adapter]), self.start([adapter])) - weight
 
     def forward(self, x: Tensor) -> Tensor:
         """y = x W′ᵀ + b. x: (…, in). Returns (…, out)."""
@@ -86,16 +99,17 @@ class SppLinear(nn.Module, SppLayer):
         if self.training and any(self.dropout[name] for name in names):
             return self._residual_form(x, names)
         fraction = max(self.token_fraction[name] for name in names)
-        return self._fused(x, names, read(self.base_layer, "bias"), fraction)
+        return self._fused(x, names, read(self.base_layer, "bias"), fraction, self.start(names))
 
     def _residual_form(self, x: Tensor, names: list[str]) -> Tensor:
         """y = x Wᵀ + b + s · dropout(x) [W ⊙ R(α)β]ᵀ (Eq. 5 as written)."""
         y = self.base_layer(x)
         for name in names:
-            y = y + self._fused(F.dropout(x, self.dropout[name]), [name], None, self.token_fraction[name], start=0.0)
+            x_kept, start = F.dropout(x, self.dropout[name]), self.start([name]) - 1
+            y = y + self._fused(x_kept, [name], None, self.token_fraction[name], start)
         return y
 
-    def _fused(self, x: Tensor, names: list[str], bias: Tensor | None, fraction: float, start: float = 1.0) -> Tensor:
+    def _fused(self, x: Tensor, names: list[str], bias: Tensor | None, fraction: float, start: float) -> Tensor:
         """spp_linear in autocast's type, else in the weight's; a weight that must be made first is made twice, not kept."""
         made = self.quantised or has_offloaded_params(self.base_layer)
         weight = (lambda: self.base_weight) if made else self.base_layer.weight
@@ -117,7 +131,8 @@ class SppLinear(nn.Module, SppLayer):
             )
         weight = self.base_layer.weight
         before = weight.detach().cpu().clone() if self._before_merge is None else self._before_merge
-        merged = effective_weight(before.to(weight.device), self.factors(self.merged_adapters + names))
+        every = self.merged_adapters + names
+        merged = effective_weight(before.to(weight.device), self.factors(every), self.start(every))
         if safe_merge and not torch.isfinite(merged).all():
             raise ValueError(f"NaNs detected in the merged weights. The adapter {', '.join(names)} seems to be broken")
         self._before_merge = before

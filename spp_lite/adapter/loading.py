@@ -18,7 +18,7 @@ from .base import restored_on_error
 from .tuner import saved_mask
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-SETTINGS = ("r", "scaling", "rank_pattern", "scaling_pattern", "lora_alpha", "alpha_pattern", "use_rslora")
+SETTINGS = ("form", "r", "scaling", "rank_pattern", "scaling_pattern", "lora_alpha", "alpha_pattern", "use_rslora")
 
 
 def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = False) -> peft.PeftModel:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..models import require_writable
 from ..pruning.sparsity import SparsityError, find_pattern, measure
-from .base import is_quantised, restored_on_error
+from .base import is_quantised, read, restored_on_error
 from .config import plain
 from .kernels import row_blocks
 
@@ -176,7 +176,8 @@ def _logits(model) -> Tensor:
 def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "default") -> Path:
     """Write an SPP adapter as a HiRA adapter that stock PEFT loads without spp_lite; exact, modules_to_save included.
 
-    W ⊙ s R(α)β = W ⊙ (B A) with A = α and B (out, r) one-hot by block, B[i, block(i)] = s · β_i (HiRA has no scale).
+    W ⊙ s R(α)β = W ⊙ (B A) with A = α and B (out, r) one-hot by block, B[i, block(i)] = s · β_i (HiRA has no scale). The
+    direct form takes rank r + 1: R(α)(1 + β) + β = B A with A = [α; 1], B[i, block(i)] = 1 + β_i, B[i, r] = β_i.
     Raises ValueError for another kind of adapter.
     """
     layers = {name: layer for name, layer in _tuner_layers(peft_model).items() if hasattr(layer, "spp_alpha")}
@@ -185,12 +186,15 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
         raise ValueError(f"the model carries no SPP adapter {adapter_name!r}: only SPP can be written as HiRA")
     state = get_peft_model_state_dict(peft_model, adapter_name=adapter_name)
     tensors = {key: value.cpu().clone() for key, value in state.items() if "spp_" not in key.rpartition(".")[2]}
-    rank = max(layer.r[adapter_name] for layer in layers.values())  # fewer blocks are padded with zeros
+    direct = peft_model.peft_config[adapter_name].form == "direct"
+    rank = max(layer.r[adapter_name] for layer in layers.values()) + direct  # fewer blocks are padded with zeros
     for name, layer in layers.items():
-        alpha, beta, scaling = layer.factors([adapter_name])[0]
-        alpha, beta = alpha.detach().float().cpu(), beta.detach().float().cpu()
-        columns = torch.zeros(len(beta), rank)
-        columns[torch.arange(len(beta)), row_blocks(len(beta), len(alpha))] = scaling * beta
+        pair = (read(factors, adapter_name) for factors in (layer.spp_alpha, layer.spp_beta))
+        alpha, beta = (factor.detach().float().cpu() for factor in pair)
+        columns, rows = torch.zeros(len(beta), rank), torch.arange(len(beta))
+        columns[rows, row_blocks(len(beta), len(alpha))] = layer.scaling[adapter_name] * (beta + direct)
+        if direct:
+            columns[:, len(alpha)], alpha = beta, torch.cat([alpha, torch.ones(1, alpha.shape[1])])
         tensors[f"base_model.model.{name}.hira_A"] = nn.functional.pad(alpha, (0, 0, 0, rank - len(alpha)))
         tensors[f"base_model.model.{name}.hira_B"] = columns
     if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:

@@ -45,14 +45,19 @@ def add_scores(parser) -> None:
 def add_training(parser, batch_size: int) -> None:
     parser.add_argument("--steps", type=at_least(1), default=80)
     parser.add_argument("--batch-size", type=at_least(1), default=batch_size)
+    parser.add_argument("--cutoff", type=at_least(1), help="tokens a record (default: 512)")
+    parser.add_argument(
+        "--bf16", action="store_true", help="train in bfloat16 (autocast): half the time where it is fast"
+    )
 
 
-def _recipe(options):
-    """The experiment's recipe; what would leave it without a score is refused before anything is read."""
+def _recipes(options):
+    """(the recipe of the experiment, that by which learning rates are chosen: of its validation items, or of records
+    that are held out); no run of either trains on what is scored. Refused before anything is read: nothing to score."""
     from .. import load_alpaca
     from ..experiment.runs import Recipe
     from ..models import load_tokenizer, model_name, resolve
-    from ..recover.data import read_texts
+    from ..recover.data import held_out, read_texts
     from ..recover.evaluation import default_tasks, named
 
     name = model_name(options.model)
@@ -60,28 +65,25 @@ def _recipe(options):
     tasks = tasks[0] if len(tasks) == 1 else tasks  # "tiny" is told from ["tiny_rte", …]: it has a chance line
     if tasks == "none" and not options.text:
         raise ValueError("nothing would be scored: name --tasks, or a --text for perplexity")
-    return Recipe(
+    records, held = load_alpaca(options.data), None
+    if tasks != "tiny":
+        records, chosen, held = held_out(records, parts=2)
+    training = {"max_steps": options.steps, "batch_size": options.batch_size}
+    training |= {"cutoff": options.cutoff} if options.cutoff else {}
+    recipe = Recipe(
         model=name,
         tasks=None if tasks == "none" else tasks,
         text="\n\n".join(read_texts(options.text)) if options.text else None,
-        text_tokens=getattr(options, "text_tokens", None),
+        text_tokens=options.text_tokens,
         limit=options.limit,
-        records=load_alpaca(options.data),
+        records=records,
+        held=held,
         calibration=calibration(options, load_tokenizer(resolve(name))),
-        training={"max_steps": options.steps, "batch_size": options.batch_size},
+        training=training | ({"bf16": True} if options.bf16 else {}),
     )
-
-
-def _held_out(recipe, options):
-    """What learning rates are chosen by, of which no run may train on anything: our tasks' validation split, or the
-    perplexity of records that are held out. Its records are those that are left to train on."""
-    from ..recover.data import held_out, prompt
-
-    if recipe.tasks == "tiny":
-        return replace(recipe, tasks="tiny_val")
-    records, held = held_out(recipe.records)
-    texts = [prompt(record) + record["output"] for record in held]
-    return replace(recipe, records=records, tasks=None, text="\n\n".join(texts))
+    if tasks == "tiny":
+        return recipe, replace(recipe, tasks="tiny_val")
+    return recipe, replace(recipe, tasks=None, text=None, held=chosen)
 
 
 def calibration(options, tokenizer):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from .cli_runs import _recipe, add_calibration, add_model, add_scores, add_training, at_least
+from .cli_runs import _recipes, add_calibration, add_model, add_scores, add_training, at_least
 
-SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "loss_first", "loss_last", "seconds")
+SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "alpaca_loss", "loss_first", "loss_last", "seconds")
 
 
 def add(parser) -> None:
@@ -17,7 +17,6 @@ def add(parser) -> None:
     add_training(parser, batch_size=32)
     parser.add_argument("--learning-rate", type=at_least(0, float), help="default: 5e-2 for tiny, else 4e-3")
     parser.add_argument("--r", type=at_least(1), default=16)
-    parser.add_argument("--cutoff", type=at_least(1), default=512)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for demo.csv, demo.png and models")
     parser.add_argument("--save-models", action="store_true", help="also save each merged model")
 
@@ -33,7 +32,7 @@ def run(options) -> None:
     from ..recover.evaluation import chance_accuracy
 
     folders = _folders(options)
-    recipe = _with_settings(_recipe(options), options)
+    recipe = _with_settings(_recipes(options)[0], options)
     print(", ".join(f"{name} {value}" for name, value in environment().items()))
     rows = []
     stages = dense_and_recovered(recipe, list(folders), say=lambda stage: print(f"== {stage}", flush=True))
@@ -70,5 +69,5 @@ def _with_settings(recipe, options):
     from dataclasses import replace
 
     rate = (5e-2 if recipe.model == "tiny" else 4e-3) if options.learning_rate is None else options.learning_rate
-    training = {**recipe.training, "learning_rate": rate, "cutoff": options.cutoff}
+    training = {**recipe.training, "learning_rate": rate}
     return replace(recipe, pruner=options.method, r=options.r, training=training, progress=options.progress)

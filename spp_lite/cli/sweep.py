@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least
+from .cli_runs import _recipes, add_calibration, add_model, add_scores, add_training, at_least
 
 ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
 GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
@@ -25,6 +25,9 @@ def add(parser) -> None:
     add_training(parser, batch_size=16)
     about = "rates.csv of another sweep (default: the one in --out, made if absent)"
     parser.add_argument("--rates", type=Path, help=about)
+    about = "the learning rates to choose from (default: half decades from 3e-4 to 1e-1)"
+    parser.add_argument("--try-rates", nargs="+", type=at_least(0, float), help=about)
+    parser.add_argument("--rates-at", default="75%", metavar="SPARSITY", help="where they are chosen (default: 75%%)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
 
@@ -44,14 +47,13 @@ def run(options) -> None:
     if options.rates and not options.rates.is_file():
         raise ValueError(f"--rates: there is no file {options.rates}")
     require_writable(options.out)
-    options.calibration_samples *= 3  # every run draws its own third
-    recipe = _recipe(options)
-    held = _held_out(recipe, options)
+    options.calibration_samples *= 3
+    recipe, choosing = (replace(one, draws=-(-len(one.calibration) // 3)) for one in _recipes(options))  # its own third
     say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
-    rates = _rates(held, list(dict.fromkeys(method for methods, _, _ in plan for method in methods)), options, say)
+    rates = _rates(choosing, list(dict.fromkeys(method for methods, _, _ in plan for method in methods)), options, say)
     runs = [run for part in plan for run in grid(*part, 1 if options.quick else options.seeds, rates)]
     runs = sorted(runs, key=lambda run: run.seed)
-    table = _table(replace(recipe, records=held.records), runs, options.out / "sweep.csv", options.jobs, say)
+    table = _table(recipe, runs, options.out / "sweep.csv", options.jobs, say)
     for pruner in [name for name in table["pruner"].unique() if name != "dense" and recipe.tasks]:
         print(f"\n{pruner}: mean accuracy in percent ± half of its 95 % interval over seeds")
         print(_cells(table[table["pruner"] == pruner]).to_string(na_rep="-"))
@@ -60,7 +62,7 @@ def run(options) -> None:
     print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {figures}")
 
 
-def _rates(held, methods: list[str], options, say) -> dict[str, float]:
+def _rates(recipe, methods: list[str], options, say) -> dict[str, float]:
     """Method → learning rate: of the file that the user names, of the embedded one, or chosen now."""
     from ..experiment.runs import trains
     from ..experiment.table import choose_rates, differences, rate_grid, read_table
@@ -71,10 +73,11 @@ def _rates(held, methods: list[str], options, say) -> dict[str, float]:
     path = options.rates or (embedded("results", "rates.csv") if options.quick else options.out / "rates.csv")
     if options.rates or options.quick:
         table = read_table(path, key=("method", "lr"))
-        if other := differences(table, held.identity(load(held.model)[0])):
+        if other := differences(table, recipe.identity(load(recipe.model)[0])):
             print(f"note: the rates of {path} were chosen otherwise ({'; '.join(other)})")
     else:
-        table = _table(held, rate_grid(methods, "75%"), path, options.jobs, say)
+        runs = rate_grid(methods, options.rates_at, options.try_rates)
+        table = _table(recipe, runs, path, options.jobs, say)
     rates = choose_rates(table)
     print("learning rates, chosen on held-out data:", rates, flush=True)
     return rates

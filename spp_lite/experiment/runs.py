@@ -24,7 +24,7 @@ from ..pruning.prune import METHODS as PRUNERS
 from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
 from ..recover.evaluation import average_accuracy, evaluate, load_tasks
-from ..recover.perplexity import perplexity, text_ids
+from ..recover.perplexity import perplexity, record_loss, text_ids
 from ..recover.training import Estimate, finetune
 from .baselines import METHODS, attach, reconstruct, recover
 
@@ -33,7 +33,6 @@ EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
     "reconstruct": "local reconstruction first",
 }
 UNTRAINED = ("dense", "none", "reconstruct")  # methods without a learning rate
-CALIBRATION = 16  # batches that a run of the grid draws from its recipe's
 IDENTITY = ("model", "data", "calibration", "text", "tasks", "recipe", "spp_lite")  # columns: what made a row
 
 
@@ -42,7 +41,8 @@ class Recipe:
     """What every run of one comparison shares.
 
     model: as in load(). records: Alpaca records. calibration: LongTensors (batch, length). tasks: as in evaluate(), or
-    None. text: scored by perplexity(), its first text_tokens, or None. r: as in baselines.attach(). training: keywords of finetune().
+    None. text: scored by perplexity(), its first text_tokens, or None. held: records scored by record_loss(), or None.
+    draws: batches of calibration that a run of the grid draws. r: as in baselines.attach(). training: keywords of finetune().
     Raises ValueError where nothing is scored, and for settings that do not exist.
     """
 
@@ -52,6 +52,8 @@ class Recipe:
     tasks: str | list[str] | None = "tiny"
     text: str | None = None
     text_tokens: int | None = None
+    held: Dataset | None = None
+    draws: int = 16
     pruner: str = "wanda"
     r: int | None = None
     training: dict = field(default_factory=dict)
@@ -60,8 +62,8 @@ class Recipe:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not self.tasks and not self.text:
-            raise ValueError("nothing would be scored: name tasks, or a text for perplexity")
+        if not (self.tasks or self.text or self.held):
+            raise ValueError("nothing would be scored: name tasks, a text for perplexity, or held-out records")
         unknown = sorted(set(self.training) - set(inspect.signature(finetune).parameters))
         if unknown:
             raise ValueError(f"finetune() has no setting {', '.join(unknown)}: training takes its keywords")
@@ -84,7 +86,7 @@ class Recipe:
         settings = {name: value for name, value in (("r", self.r), *sorted(self.training.items())) if value is not None}
         found = (
             fingerprint(model),
-            _hash(json.dumps(row, sort_keys=True).encode() for row in self.records),
+            " held=".join(_hash_records(records) for records in (self.records, self.held) if records is not None),
             _hash(str(batch.tolist()).encode() for batch in self.calibration),
             (_hash([self.text.encode(errors="surrogatepass")]) if self.text else "-") + tokens,
             tasks if self.limit is None else f"{tasks} limit={self.limit}",
@@ -104,6 +106,10 @@ def _version() -> str:
         return importlib.metadata.version("spp_lite")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return "source"
+
+
+def _hash_records(records: Dataset) -> str:
+    return _hash(json.dumps(row, sort_keys=True).encode() for row in records)
 
 
 def _hash(parts: Iterable[bytes]) -> str:
@@ -156,7 +162,8 @@ def _row(method: str, sparsity: str, seconds: float, scores: dict) -> dict:
 
 
 def score(recipe: Recipe, model, tokenizer) -> dict:
-    """zeros (share, in the blocks' matrices); as far as asked accuracy (mean of acc), acc of each task, perplexity."""
+    """zeros (share, in the blocks' matrices); as far as asked accuracy (mean of acc), perplexity of the text, loss of the
+    held-out records and its perplexity, acc of each task."""
     found = {"zeros": zeros(model)}
     if recipe.tasks:
         table = evaluate(
@@ -166,6 +173,10 @@ def score(recipe: Recipe, model, tokenizer) -> dict:
     if recipe.text:
         scored = {"tokens": recipe.text_tokens, "progress": recipe.progress}
         found["perplexity"] = perplexity(model, tokenizer, recipe.text, **scored)
+    if recipe.held:
+        cut = {name: recipe.training[name] for name in ("cutoff",) if name in recipe.training}
+        found["alpaca_loss"] = record_loss(model, tokenizer, recipe.held, **cut, progress=recipe.progress)
+        found["alpaca_perplexity"] = math.exp(found["alpaca_loss"])
     if recipe.tasks:
         found |= table[table["metric"] == "acc"].set_index("task")["value"].to_dict()
     return found
@@ -227,11 +238,12 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
     method, *extras = run.method.split("+")
     dense = load(recipe.model)[0] if extras or method == "reconstruct" else None
     set_seed(run.seed)
-    order = torch.randperm(len(recipe.calibration))[:CALIBRATION]
+    order = torch.randperm(len(recipe.calibration))[: recipe.draws]
     calibration = [recipe.calibration[i] for i in order.tolist()]
     found |= {"model": fingerprint(model), "parameters": 0}
     if method == "dense":
-        return {"zeros_before": 0.0, "zeros_after": 0.0, **score(recipe, model, tokenizer)}
+        scores = score(recipe, model, tokenizer)
+        return {"zeros_before": scores["zeros"], "zeros_after": scores.pop("zeros"), **scores}
     prune(model, calibration, run.sparsity, method=run.pruner, progress=False)
     if "reconstruct" in extras:
         reconstruct(model, dense, calibration)

@@ -22,6 +22,7 @@ from .runs import IDENTITY, Recipe, Run, do_run, trains
 from .statistics import finite
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from
+SCORES = ("accuracy", "alpaca_loss", "perplexity")  # a row has one of them, or an error
 KEY = [field.name for field in fields(Run)]
 
 
@@ -42,21 +43,24 @@ def grid(
     return [Run("dense", "dense", "0%", 0, 0.0), *runs]
 
 
-def rate_grid(methods: Sequence[str], sparsity: str) -> list[Run]:
-    """What choose_rates() compares: every method that trains at every rate of RATES, Wanda, seed 0."""
-    cells = itertools.product(RATES, filter(trains, methods))
+def rate_grid(methods: Sequence[str], sparsity: str, rates: Sequence[float] | None = None) -> list[Run]:
+    """What choose_rates() compares: every method that trains at every rate (None: RATES), Wanda, seed 0."""
+    cells = itertools.product(rates or RATES, filter(trains, methods))
     return [Run(method, "wanda", sparsity, 0, rate) for rate, method in cells]
 
 
 def choose_rates(table: pd.DataFrame) -> dict[str, float]:
     """Method → the best rate in a table of rate_grid() runs, scored on what the sweep itself does not score: the
-    highest accuracy on a validation split, or the lowest perplexity where no task was scored. Runs that failed lose.
+    highest accuracy on a validation split, or the lowest loss or perplexity where no task was scored. Runs that failed
+    lose.
 
     Raises ValueError for a table without the columns, and for a rate that is no positive number.
     """
-    value = "accuracy" if "accuracy" in table else "perplexity"
+    value = next((name for name in SCORES if name in table), "accuracy")
     if lacking := [column for column in ("method", "lr", value) if column not in table]:
-        raise ValueError(f"a table of rates needs the column {lacking[0]} beside method, lr and accuracy or perplexity")
+        raise ValueError(
+            f"a table of rates needs the column {lacking[0]} beside method, lr and one of {', '.join(SCORES)}"
+        )
     table = table[table["method"].astype(str).map(trains)]
     rates = finite(table["lr"])
     for method, lr in table[~(rates > 0)][["method", "lr"]].itertuples(index=False):
@@ -85,7 +89,7 @@ def read_table(path: Path, *, key: Sequence[str] = KEY) -> pd.DataFrame:
     if list(key) != KEY:
         return table
     seen: dict[Run, int] = {}
-    scored = table.reindex(columns=["accuracy", "perplexity"]).apply(finite).notna().any(axis=1)
+    scored = table.reindex(columns=SCORES).apply(finite).notna().any(axis=1)
     whole = table[[name for name in IDENTITY if name in table]].notna().all(axis=1)
     whole &= scored | table.reindex(columns=["error"])["error"].notna()
     for line, (values, complete) in enumerate(zip(table[KEY].to_dict("records"), whole, strict=True), 2):
@@ -164,7 +168,7 @@ def sweep(
         rows.append(row | made)
         write_table(pd.DataFrame(rows), path)
         what = " ".join(str(row[name]) for name in KEY)
-        scores = [f"{name} {row[name]:.4g}" for name in ("accuracy", "perplexity") if name in row]
+        scores = [f"{name} {row[name]:.4g}" for name in SCORES if name in row]
         say(f"{number} of {len(runs)}: {what}: {row['error'] or ', '.join(scores)} ({row['seconds']:.0f} s)")
     return pd.DataFrame(rows)
 

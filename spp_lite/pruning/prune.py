@@ -29,12 +29,14 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 class PruningReport:
     """table: one row a linear: layer, shape, asked, reached (share of zeros), error (‖ΔW x‖² / ‖W x‖² on calibration
     inputs, NaN without), seconds. left_dense: the decoder blocks' other matrices (skipped, fused experts, routers, …),
-    name → weights. zeros, total: exact zeros of the blocks' matrices; weights of the whole model."""
+    name → weights. zeros, total: exact zeros of the blocks' matrices; weights of the whole model. before: exact zeros
+    that the pruned linears had already, as weights that went through 4 bits have."""
 
     table: pd.DataFrame
     left_dense: dict[str, int]
     zeros: int
     total: int
+    before: int = 0
 
     @property
     def pruned(self) -> int:
@@ -54,7 +56,8 @@ class PruningReport:
     def __str__(self) -> str:
         left = f" ({len(self.left_dense)} left dense, {min(self.left_dense)} among them)" if self.left_dense else ""
         shares = f"{self.of_blocks:.1%} of the blocks' matrices{left}, {self.zeros / self.total:.1%} of all weights"
-        return f"zeros: {self.sparsity:.1%} of the {len(self.table)} pruned linears, {shares}"
+        own = f" ({self.before / self.pruned:.2%} before)" if self.before else ""
+        return f"zeros: {self.sparsity:.1%} of the {len(self.table)} pruned linears{own}, {shares}"
 
 
 def prune(
@@ -95,7 +98,7 @@ def prune(
     zeros = sum(round(row.reached * math.prod(row.shape)) for row in table.itertuples())
     zeros += sum(weight.numel() - int(weight.count_nonzero()) for weight in others.values() if not weight.is_meta)
     left_dense = {name: weight.numel() for name, weight in others.items()}
-    return PruningReport(table, left_dense, zeros, sum(weight.numel() for weight in model.parameters()))
+    return PruningReport(table, left_dense, zeros, sum(weight.numel() for weight in model.parameters()), run.before)
 
 
 @dataclass
@@ -109,6 +112,7 @@ class _Run:
     exact_total: bool  # rows may differ by one zero, so that a layer has the count that the allocation gave it
     bar: tqdm
     rows: dict[str, dict] = field(default_factory=dict)
+    before: int = 0  # zeros that were there already
 
     def prune_block(self, here: BlockRun) -> None:
         """All chosen linears of one block; those that share an input share its statistics and its factor."""
@@ -123,6 +127,7 @@ class _Run:
         start, weights = time.perf_counter(), [_weight(self.linears[name]) for name in names]
         for name, old, new in zip(names, weights, self.pruned(names, weights, found), strict=True):
             new = new.to(old.dtype)
+            self.before += old.numel() - int(old.count_nonzero())
             error = _output_error(old, new, found)
             _write(name, self.linears[name], new)
             seconds, start = time.perf_counter() - start, time.perf_counter()

@@ -130,15 +130,17 @@ def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on
     return kept
 
 
-def held_out(records: Dataset) -> tuple[Dataset, Dataset]:
-    """(records to train on, records to choose by): the last 80 different ones, at most a fifth; no text is in both."""
+def held_out(records: Dataset, *, parts: int = 1) -> tuple[Dataset, ...]:
+    """(records to train on, records to choose by or to score, …): the last 80 different ones, at most a fifth, dealt out
+    to so many parts; no text is in two of them. Raises ValueError where there are too few."""
     texts = [" ".join(f"{prompt(record)}{record['output']}".casefold().split()) for record in records]
     different = list(dict.fromkeys(texts))
-    if len(different) < 2:
-        raise ValueError("all records are the same: none can be held out")
-    held = set(different[-min(80, max(1, len(different) // 5)) :])
-    train, chosen = ([i for i, text in enumerate(texts) if (text in held) is side] for side in (False, True))
-    return records.select(train), records.select(chosen)
+    if len(different) <= parts:
+        raise ValueError(f"{len(different)} different records are too few to hold {parts} out: name more")
+    held = different[-min(80, max(parts, len(different) // 5)) :]
+    part_of = {text: 1 + place % parts for place, text in enumerate(held)}
+    sides = ([i for i, text in enumerate(texts) if part_of.get(text, 0) == side] for side in range(parts + 1))
+    return tuple(map(records.select, sides))
 
 
 def default_texts(split: str = "calibration", *, model: str | None = None, data: str | None = None) -> list[str]:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from unittest import mock
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import encode
+from .data import IGNORED, encode, tokenize_records
 
 LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
 
@@ -42,12 +43,34 @@ def perplexity(
     *full, last = _windows(ids, length, stride)  # only the last may be shorter
     batch_size = fitting(model, batch_size, length)
     groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[last]]
-    with as_given(model):
-        parts = [_negative_log_likelihood(model, group) for group in tqdm(groups, "perplexity", disable=not progress)]
+    parts, bar = [], tqdm(desc="perplexity", total=len(ids) - 1, unit=" tokens", disable=not progress)
+    with as_given(model), bar:
+        for group in groups:
+            parts.append(_negative_log_likelihood(model, group))
+            bar.update(parts[-1][1])
     loss = sum(part for part, _ in parts) / sum(tokens for _, tokens in parts)
     if not loss < 700:  # nan, inf, and what exp() cannot hold
         raise not_finite(model, f"the mean loss over the text is {loss}")
     return math.exp(loss)
+
+
+@torch.no_grad()
+def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progress: bool = False) -> float:
+    """Mean negative log-likelihood (nats) per token of the responses of Alpaca records; exp of it is their perplexity.
+
+    cutoff: as in finetune(). Raises ValueError when no record fits it, or the loss is not finite.
+    """
+    total, count = 0.0, 0
+    with as_given(model):
+        for row in tqdm(tokenize_records(records, tokenizer, cutoff=cutoff), "held-out records", disable=not progress):
+            ids, labels = (torch.tensor([row[name]], device=model.device) for name in ("input_ids", "labels"))
+            check_ids(model, int(ids.max()))
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].double()
+            total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
+            count += int((labels[0, 1:] != IGNORED).sum())
+    if not total / count < 700:
+        raise not_finite(model, f"the mean loss over the records is {total / count}")
+    return total / count
 
 
 def fitting(model, batch_size: int, length: int) -> int:

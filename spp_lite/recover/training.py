@@ -31,12 +31,13 @@ NOTE = "spp_run.json"  # beside every checkpoint: what made it
 
 def finetune(
     model, dataset: Dataset, tokenizer, *, max_steps: int = 200, learning_rate: float = 4e-3, batch_size: int = 32,
-    cutoff: int = 512, train_on_inputs: bool = False, seed: int = 42, teacher: nn.Module | None = None,
+    cutoff: int = 512, train_on_inputs: bool = False, seed: int = 42, teacher: nn.Module | None = None, bf16: bool = False,
     args: TrainingArguments | None = None, callbacks: list | None = None, progress: bool = True,
 ) -> TrainOutput:  # fmt: skip
     """Train the model's trainable parameters on Alpaca records, or on rows that are tokenized already.
 
-    args: a whole TrainingArguments; then max_steps, learning_rate, batch_size, seed and progress are not used. Its
+    bf16: compute in bfloat16 (autocast: weights and factors keep their type), on a CPU that has it in half the time.
+    args: a whole TrainingArguments; then max_steps, learning_rate, batch_size, seed, bf16 and progress are not used. Its
     output_dir is where checkpoints go; a run that was stopped goes on from the last whole one there when
     args.resume_from_checkpoint is set, if base, records and settings are still those that made it. The defaults follow
     the authors' code: AdamW, weight decay 1e-3, warm-up over 3 % of the steps, then linear decay. train_on_inputs:
@@ -52,12 +53,10 @@ def finetune(
     _require_trainable(model)
     rows = _rows(model, dataset, tokenizer, cutoff, train_on_inputs, teacher)
     given = {"max_steps": max_steps, "learning_rate": learning_rate}
-    given |= {
-        "batch_size": batch_size,
-        "parts": _parts(batch_size, cutoff * model.get_input_embeddings().num_embeddings),
-    }
+    given |= {"batch_size": batch_size, "seed": seed, "progress": progress, "bf16": bf16}
+    parts = _parts(batch_size, cutoff * model.get_input_embeddings().num_embeddings)
     with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
-        args = args or default_arguments(scratch, **given, seed=seed, progress=progress)
+        args = args or default_arguments(scratch, **given, parts=parts)
         if (Path(args.output_dir) / "config.json").exists():
             raise ValueError(
                 f"output_dir={args.output_dir} is a model's folder, which would take the adapter for its own"
@@ -73,18 +72,20 @@ def finetune(
             output = trainer.train(resume_from_checkpoint=_checkpoint(model, args, note))
         finally:
             model.config.use_cache = cache
+            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # it would go on in bfloat16 for good
     model.eval()
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
 def default_arguments(
-    output_dir, *, max_steps, learning_rate, batch_size, seed, progress, parts: int = 1
+    output_dir, *, max_steps, learning_rate, batch_size, seed, progress, bf16: bool = False, parts: int = 1
 ) -> TrainingArguments:
     """The authors' settings, without checkpoints or reports. parts: a batch goes through the model in so many."""
     return TrainingArguments(
         output_dir=str(output_dir), max_steps=max_steps, learning_rate=learning_rate, seed=seed, weight_decay=1e-3,
         per_device_train_batch_size=batch_size // parts, gradient_accumulation_steps=parts, warmup_steps=0.03, lr_scheduler_type="linear", report_to="none",
         logging_steps=max(1, max_steps // 50), save_strategy="no", disable_tqdm=not progress, dataloader_pin_memory=False,
+        bf16=bf16, use_cpu=bf16 and not torch.accelerator.is_available(), include_num_input_tokens_seen="non_padding",
     )  # fmt: skip
 
 
@@ -164,11 +165,12 @@ class Estimate(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step == 1:  # the first is slower
-            self.start = time.perf_counter()
+            self.start, self.seen = time.perf_counter(), state.num_input_tokens_seen
         if state.global_step == 4:
-            each = (time.perf_counter() - self.start) / 3
-            if (left := each * (state.max_steps - 4)) > 60:
-                self.say(f"{each:.1f} s a step: about {left / 60:.0f} min of training left")
+            seconds, tokens = time.perf_counter() - self.start, state.num_input_tokens_seen - self.seen
+            if (left := seconds / 3 * (state.max_steps - 4)) > 60:
+                speed = f"{seconds / 3:.1f} s a step, {tokens / seconds:.0f} tokens/s"
+                self.say(f"{speed}: about {left / 60:.0f} min of training left")
 
 
 class _Note(TrainerCallback):

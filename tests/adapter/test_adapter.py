@@ -38,6 +38,8 @@ def shake(model, adapter="default"):
     for module in model.modules():
         if isinstance(module, SppLinear) and adapter in module.spp_beta:
             module.spp_beta[adapter].data.normal_()
+            if module.shift[adapter]:
+                module.spp_alpha[adapter].data.normal_(std=0.3)
     return model
 
 
@@ -214,6 +216,24 @@ def test_insertion_changes_nothing_to_the_last_bit(targets):
     assert trainable and all("spp_" in name for name in trainable)
 
 
+def test_the_direct_form_is_the_product_that_its_name_says():
+    x, weight, _, alpha, beta = tensors(7, 5, 3, (6,), torch.float64)
+    linear = torch.nn.Linear(5, 7, bias=False, dtype=torch.float64)
+    linear.weight.data = weight
+    layer = SppLinear(linear, "default", SppConfig(form="direct"), 3, 2.0).double()
+    factors = layer.spp_alpha["default"], layer.spp_beta["default"]
+    assert torch.equal(layer(x), linear(x)) and not any(factor.any() for factor in factors)  # the very start
+    (layer(x) * torch.arange(7)).sum().backward()
+    assert all(factor.grad.any() for factor in factors)  # both can move from there
+    for factor, value in zip(factors, (alpha, beta), strict=True):
+        factor.grad, factor.data = None, value
+    alpha, beta = (value.clone().requires_grad_() for value in (alpha, beta))
+    plain = x @ (weight * (1 + alpha[row_blocks(7, 3)]) * (1 + beta[:, None])).T
+    torch.testing.assert_close(layer(x), plain)
+    expected = torch.autograd.grad(plain.square().sum(), (alpha, beta))
+    torch.testing.assert_close(torch.autograd.grad(layer(x).square().sum(), factors), expected)
+
+
 def test_one_config_serves_models_with_other_zeros():
     config = SppConfig()
     for sparsity in ("2:4", "50%"):
@@ -221,6 +241,7 @@ def test_one_config_serves_models_with_other_zeros():
     assert config.mask_fingerprint is None and config.target_modules is None
 
 
+@pytest.mark.scaling
 def test_r_and_scaling_are_real_and_have_patterns():
     model = peft.get_peft_model(
         small(), SppConfig(r=3, scaling=0.5, rank_pattern={"q_proj": 5}, scaling_pattern={"v_proj": 4.0})
@@ -276,7 +297,7 @@ def test_several_adapters_switch_add_disable_and_go():
     model = adapted(r=4)
     base = logits(small())
     first = logits(model)
-    model.add_adapter("second", SppConfig(r=2, scaling=1.0))
+    model.add_adapter("second", SppConfig(form="spp", r=2, scaling=1.0))
     shake(model, "second").set_adapter("second")
     second = logits(model)
     assert not torch.equal(first, second) and not torch.equal(second, base)
@@ -284,9 +305,9 @@ def test_several_adapters_switch_add_disable_and_go():
     both = logits(model)
     layer = model.base_model.model.model.layers[0].self_attn.q_proj
     expected = layer.base_layer.weight + layer.get_delta_weight("default") + layer.get_delta_weight("second")
-    torch.testing.assert_close(
-        effective_weight(layer.base_layer.weight, layer.factors(["default", "second"])), expected
-    )
+    names = ["default", "second"]
+    found = effective_weight(layer.base_layer.weight, layer.factors(names), layer.start(names))
+    torch.testing.assert_close(found, expected)
     model.merge_adapter()
     assert torch.equal(logits(model), both)
     model.unmerge_adapter()
@@ -355,12 +376,15 @@ def test_a_dense_model_gets_one_warning():
     assert len(ours) == 1 and "14 of 14 linears have no zeros" in ours[0]
 
 
+@pytest.mark.scaling
 @pytest.mark.parametrize(
     "config, message",
     [({"r": 0}, "r=0 for 'r'"), ({"r": 2.5}, "r=2.5"), ({"rank_pattern": {"q_proj": 0}}, "r=0 for 'q_proj'"),
      ({"r": True}, "r=True"), ({"dropout": 1.0}, "dropout=1.0 must be in"), ({"token_fraction": 0.0}, "=0.0 in"),
      ({"scaling": 0}, "scaling=0 for 'scaling'"), ({"scaling": float("nan")}, "scaling=nan"), ({"scaling": "2"}, "'2'"),
      ({"scaling_pattern": {"q": float("inf")}}, "scaling=inf for 'q'"), ({"target_modules": "("}, "'[(]' is no regular"),
+     ({"form": "product"}, "form='product' is none of spp, direct"),
+     *(({"form": "direct", **s}, "has no scaling") for s in ({"scaling": 1.0}, {"scaling_pattern": {"q_proj": 3.0}})),
      ({"rank_pattern": {"(": 2}}, "'[(]' is no regular"), ({"layers_pattern": "h"}, "no layers_pattern"),
      *(({"layers_to_transform": n}, "give the blocks' numbers") for n in ([], True, ["0"], [1.5]))],
 )  # fmt: skip

@@ -202,7 +202,7 @@ def test_layers_without_an_active_adapter_are_proved_too_and_an_empty_update_is_
 @pytest.mark.parametrize("active", [["default"], ["second"], ["default", "second"]])
 def test_what_is_active_is_what_is_merged(active):
     model = adapted(r=4)
-    model.add_adapter("second", SppConfig(r=3, scaling=0.5, target_modules=["q_proj", "down_proj"]))
+    model.add_adapter("second", SppConfig(form="spp", r=3, scaling=0.5, target_modules=["q_proj", "down_proj"]))
     shake(model, "second").base_model.set_adapter(active)
     expected = logits(model)
     merged, report = merge(model)
@@ -277,8 +277,10 @@ def test_what_cannot_be_merged_is_named():
 
 
 @pytest.mark.parametrize(
-    "config", [{"r": 4, "modules_to_save": ["lm_head"]}, {"r": 5, "scaling": 0.7, "rank_pattern": {"q_proj": 3}}]
-)
+    "config",
+    [{"r": 4, "modules_to_save": ["lm_head"]}, {"form": "spp", "r": 5, "scaling": 0.7, "rank_pattern": {"q_proj": 3}},
+     {"r": 3, "rank_pattern": {"k_proj": 5}}],
+)  # fmt: skip
 def test_hira_export_is_exact_in_stock_peft(tmp_path, config):
     model = adapted(**config)
     for name, parameter in model.named_parameters():

@@ -71,6 +71,7 @@ def test_layers_to_transform_holds_for_every_kind_of_target(tmp_path, targets, b
     assert torch.equal(logits(load_adapter(small(), tmp_path)), logits(model))
 
 
+@pytest.mark.scaling
 @pytest.mark.parametrize(
     "config, message",
     [({"layers_to_transform": [0, 9]}, r"layers_to_transform: \[9\] match nothing"),
@@ -90,6 +91,7 @@ def test_names_that_match_nothing_are_refused_and_nothing_stays_behind(config, m
     assert same(state(model), before) and not hasattr(model, "peft_config")
 
 
+@pytest.mark.scaling
 def test_scaling_patterns_reach_one_layer_of_many():
     model = peft.get_peft_model(small(), SppConfig(scaling_pattern={r"layers\.0\.mlp\.up_proj": 3.0}))
     assert {
@@ -287,13 +289,14 @@ def test_a_share_of_the_tokens_is_taken_with_dropout_and_with_several_adapters(m
 @pytest.mark.parametrize("dropout", [1e-9, 0.0])  # so rare that it drops nothing: the residual form, and the fused one
 def test_forms_and_several_adapters_have_the_gradients_of_autograd(dropout):
     model = adapted(r=3, dropout=dropout).double()
-    model.add_adapter("second", SppConfig(r=5, scaling=0.5, dropout=dropout))
+    model.add_adapter("second", SppConfig(form="spp", r=5, scaling=0.5, dropout=dropout))
     shake(model.double(), "second").base_model.set_adapter(["default", "second"])
     layer = layers(model)["model.layers.0.mlp.up_proj"].train()
     x = torch.randn(6, 32, dtype=torch.float64, requires_grad=True)
     leaves = [x, *layer.spp_alpha.values(), *layer.spp_beta.values()]
     found = torch.autograd.grad(layer(x).square().sum(), leaves)
-    weight = effective_weight(layer.base_weight, layer.factors(["default", "second"]))
+    names = ["default", "second"]
+    weight = effective_weight(layer.base_weight, layer.factors(names), layer.start(names))
     expected = torch.autograd.grad(nn.functional.linear(x, weight).square().sum(), leaves)
     torch.testing.assert_close(found, expected)
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -33,8 +34,7 @@ def test_every_seed_has_a_whole_grid_before_the_next_begins():
     assert {run.lr for run in runs if run.method == "spp"} == {0.05} and {run.lr for run in runs} == {0.0, 0.05}
 
 
-def test_a_sweep_of_another_model_chooses_rates_on_texts_that_it_does_not_score(tmp_path, monkeypatch):
-    monkeypatch.setattr("spp_lite.experiment.table.RATES", (1e-2, 3e-2))
+def test_a_sweep_of_another_model_chooses_rates_on_records_that_it_does_not_score(tmp_path, monkeypatch):
     model, tokenizer = load("tiny")
     save(model, tokenizer, tmp_path / "other")
     records = [{"instruction": f"Say {i}.", "input": "", "output": f"{i}."} for i in range(120)]
@@ -42,14 +42,19 @@ def test_a_sweep_of_another_model_chooses_rates_on_texts_that_it_does_not_score(
     command = (
         f"sweep --model {tmp_path / 'other'} --data {tmp_path / 'records.json'} --calibration-length 32 "
         "--calibration-samples 8 --methods none spp --pruners wanda --sparsity 50% 2:4 --seeds 1 --steps 2 --batch-size 2 "
+        "--rates-at 4:8 --try-rates 1e-2 3e-2 --bf16 --cutoff 64 "
         f"--tasks tiny_rte --limit 4 --out {tmp_path / 'out'}"
     )
     assert main(command.split()) == 0
     rates = pd.read_csv(tmp_path / "out" / "rates.csv")
-    assert "accuracy" not in rates and rates["perplexity"].notna().all() and len(rates) == 2
+    assert not {"accuracy", "perplexity"} & set(rates) and len(rates) == 2 and set(rates["sparsity"]) == {"4:8"}
+    assert set(rates["lr"]) == {1e-2, 3e-2} and rates["bf16"].all() and set(rates["cutoff"]) == {64}
     table = pd.read_csv(tmp_path / "out" / "sweep.csv")
-    best = rates.loc[rates["perplexity"].idxmin(), "lr"]
+    best = rates.loc[rates["alpaca_loss"].idxmin(), "lr"]
     assert set(table.loc[table["method"] == "spp", "lr"]) == {best} and table["accuracy"].notna().all()
+    assert (table["alpaca_perplexity"] == np.exp(table["alpaca_loss"])).all()
+    (trained, scored), (again, chosen) = (one["data"].iloc[0].split(" held=") for one in (table, rates))
+    assert trained == again and scored != chosen
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} >= {"accuracy", "parameters"}
 
 

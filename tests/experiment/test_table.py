@@ -10,7 +10,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from spp_lite.cli import main
-from spp_lite.cli.cli_runs import _held_out
 from spp_lite.experiment import table as tables
 from spp_lite.experiment.runs import IDENTITY, Recipe, Run
 from spp_lite.experiment.table import RATES, choose_rates, grid, make_room, rate_grid, read_table, sweep, write_table
@@ -220,7 +219,8 @@ def test_the_rate_with_the_best_score_is_chosen_per_method_and_a_run_that_failed
         ("lora", 0.01, float("-inf")),
     ]
     assert choose_rates(rates(*rows)) == {"spp": 0.01, "lora": 0.001}
-    assert choose_rates(rates(*rows, value="perplexity")) == {"spp": 0.1, "lora": 0.001}
+    for value in ("perplexity", "alpaca_loss"):
+        assert choose_rates(rates(*rows, value=value)) == {"spp": 0.1, "lora": 0.001}
     assert choose_rates(rates(("spp", 0.1, NAN), ("lora", 0.1, 0.5))) == {"lora": 0.1}
     assert choose_rates(rates(("none", 0.0, 0.9), ("spp", 0.1, 0.5))) == {"spp": 0.1}
 
@@ -235,7 +235,7 @@ def test_a_table_of_rates_needs_its_columns_and_a_method_its_rate():
     for column in ("method", "lr"):
         with pytest.raises(ValueError, match=f"needs the column {column}"):
             choose_rates(rates(("spp", 0.1, 0.5)).drop(columns=column))
-    with pytest.raises(ValueError, match="needs the column perplexity"):
+    with pytest.raises(ValueError, match="needs the column accuracy"):
         choose_rates(rates(("spp", 0.1, 0.5)).drop(columns="accuracy"))
     with pytest.raises(ValueError, match=r"no learning rate for masked-lora, lora\+distill: .* are of spp"):
         grid(["none", "spp", "masked-lora", "lora+distill"], ["wanda"], ["50%"], 1, {"spp": 0.1})
@@ -292,18 +292,6 @@ def test_a_sweep_checks_everything_before_its_first_run(recipe, done, tmp_path, 
     with pytest.raises(ValueError, match=named):
         sweep(replace(recipe, **change), runs, tmp_path / "sweep.csv")
     assert not done and not (tmp_path / "sweep.csv").exists()
-
-
-def test_records_that_choose_rates_are_trained_on_by_nobody(recipe):
-    twice = Dataset.from_list(
-        [*records(120), {"instruction": " SAY 119", "input": "", "output": "119.\n"}, *records(3)]
-    )
-    recipe = replace(recipe, records=twice)
-    held = _held_out(recipe, None)
-    assert held.tasks is None and 10 <= held.text.count("### Response:") <= 25
-    for record in held.records:
-        assert f"\n{record['instruction'].strip()}\n" not in held.text.replace("SAY", "say")
-    assert _held_out(replace(recipe, tasks="tiny"), None).records is twice  # a validation split of its own
 
 
 @pytest.fixture
@@ -381,7 +369,7 @@ def test_rates_of_another_sweep_are_named(files, tmp_path, capsys):
     assert main([*command, "--rates", str(tmp_path / "r.csv")]) == 0
     said = capsys.readouterr()
     assert "r.csv were chosen otherwise (they do not say what made them)" in said.out
-    assert "3 of 3: spp magnitude 50% 0 0.01: perplexity" in said.out and "%|" not in said.err
+    assert "3 of 3: spp magnitude 50% 0 0.01: alpaca_loss" in said.out and "%|" not in said.err
     assert main([*command, "--quick", "--out", str(tmp_path / "quick")]) == 0
     assert "rates.csv were chosen otherwise (model: " in capsys.readouterr().out
     again = [*command, "--rates", str(tmp_path / "r.csv"), "--steps", "2"]

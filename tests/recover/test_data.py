@@ -279,18 +279,22 @@ def test_the_environment_names_the_default_data(tmp_path, monkeypatch):
     assert len(load_alpaca("tiny")) >= 5000
 
 
-@given(st.lists(st.sampled_from(["red", "Red", " red ", *string.ascii_lowercase]), min_size=2, max_size=60))
+@given(
+    st.lists(st.sampled_from(["red", "Red", " red ", *string.ascii_lowercase]), min_size=2, max_size=60),
+    st.integers(1, 3),
+)
 @settings(deadline=None)
-def test_no_text_is_on_both_sides_of_what_is_held_out(outputs):
+def test_no_text_is_on_two_sides_of_what_is_held_out(outputs, parts):
     data = Dataset.from_list([RECORD | {"output": output} for output in outputs])
     different = {output.strip().casefold() for output in outputs}
-    if len(different) < 2:
-        with pytest.raises(ValueError, match="none can be held out"):
-            held_out(data)
+    if len(different) <= parts:
+        with pytest.raises(ValueError, match=f"{len(different)} different records are too few to hold {parts} out"):
+            held_out(data, parts=parts)
         return
-    train, chosen = ({one.strip().casefold() for one in side["output"]} for side in held_out(data))
-    assert train and chosen and not train & chosen and train | chosen == different
-    assert len(chosen) == max(1, len(different) // 5)
+    train, *held = ({one.strip().casefold() for one in side["output"]} for side in held_out(data, parts=parts))
+    assert train and all(held) and len(held) == parts and max(map(len, held)) - min(map(len, held)) <= 1
+    assert sum(map(len, held)) == len(set.union(*held)) == max(parts, len(different) // 5)
+    assert not train & set.union(*held) and train | set.union(*held) == different
 
 
 @pytest.mark.parametrize("count, last", [(2, 1), (9, 1), (60, 12), (400, 80), (1000, 80)])

@@ -16,10 +16,11 @@ import yaml
 from huggingface_hub import constants
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from spp_lite import evaluate, load, perplexity
+from spp_lite import evaluate, load, load_alpaca, perplexity
 from spp_lite.models import embedded, fingerprint, load_tokenizer, resolve
+from spp_lite.recover.data import prompt
 from spp_lite.recover.evaluation import TASK_SETS, average_accuracy, chance_accuracy, load_tasks
-from spp_lite.recover.perplexity import fitting
+from spp_lite.recover.perplexity import fitting, record_loss
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,26 @@ def test_perplexity_equals_a_slow_loop(tiny, length, stride, batch_size):
             break
     value = perplexity(model, tokenizer, text, length=length, stride=stride, batch_size=batch_size)
     assert value == pytest.approx(math.exp(total / scored), rel=1e-4)
+
+
+def test_the_loss_of_records_equals_a_slow_loop():
+    model, tokenizer = load("tiny")
+    records = load_alpaca("tiny").select(range(5))
+    losses = []
+    for record in records:
+        asked, ids = tokenizer(prompt(record))["input_ids"], tokenizer(prompt(record) + record["output"])["input_ids"]
+        ids = torch.tensor([[*ids, tokenizer.eos_token_id]])
+        scores = model(input_ids=ids).logits[0].detach().double().log_softmax(-1)
+        losses += [-float(scores[place - 1, ids[0, place]]) for place in range(len(asked), ids.shape[1])]
+    model.train()
+    assert (
+        record_loss(model, tokenizer, records) == pytest.approx(sum(losses) / len(losses), rel=1e-5) and model.training
+    )
+    with pytest.raises(ValueError, match="every prompt is longer than cutoff=3"):
+        record_loss(model, tokenizer, records, cutoff=3)
+    model.lm_head.weight.data[7] = float("nan")
+    with pytest.raises(ValueError, match="logits are nan"):
+        record_loss(model, tokenizer, records)
 
 
 def test_perplexity_refuses_what_it_cannot_score(tiny):

@@ -18,7 +18,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def items(cache, name):
-    lines = {split: (cache / name / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n") for split in SPLITS}
+    lines = {
+        split: (cache / name / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n") for split in SPLITS
+    }
     return {split: [json.loads(line) for line in found] for split, found in lines.items()}
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 
-from spp_lite import SppConfig, finetune, load, load_alpaca, prune
+from spp_lite import SppConfig, finetune, load, load_alpaca, merge, prune
 from spp_lite.experiment.runs import zeros
 from spp_lite.recover.data import prompt
 from spp_lite.recover.training import Estimate, _parts
@@ -214,8 +214,24 @@ def test_a_long_training_says_after_four_steps_how_long_it_will_be(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
     clock = Estimate(said.append)
     for step in range(1, 7):
-        clock.on_step_end(None, SimpleNamespace(global_step=step, max_steps=64), None)
-    assert said == ["7.0 s a step: about 7 min of training left"]
+        state = SimpleNamespace(global_step=step, max_steps=64, num_input_tokens_seen=700 * step)
+        clock.on_step_end(None, state, None)
+    assert said == ["7.0 s a step, 100 tokens/s: about 7 min of training left"]
+
+
+def test_in_bfloat16_a_run_goes_nearly_as_in_float32_and_its_factors_stay_wide(pruned, records):
+    losses = []
+    for bf16 in (False, True):
+        set_seed(0)
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+        output = finetune(
+            adapted, records, pruned[1], max_steps=3, learning_rate=1e-2, batch_size=4, bf16=bf16, progress=False
+        )
+        losses.append([entry["loss"] for entry in output.metrics["history"] if "loss" in entry])
+        assert merge(adapted)[1].logits_error < 1e-5  # in float32 again
+        kinds = {parameter.dtype for parameter in adapted.parameters()}
+        assert kinds == {torch.float32} and output.metrics["num_input_tokens_seen"] > 0
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=2e-2)
 
 
 @pytest.mark.parametrize(
