@@ -69,6 +69,24 @@ def _acts_as_linear(layer: nn.Linear) -> bool:
         return False
 
 
+def norm_names(model: nn.Module) -> list[str]:
+    """The names of a model's norms, for modules_to_save of any PEFT adapter: few weights, which merging keeps."""
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_norm(module)}
+    wrong = [name for name, module in model.named_modules() if name.endswith((*names,)) and not _is_norm(module)]
+    if wrong or not names:  # PEFT looks at how names end
+        raise ValueError(f"{type(model).__name__}'s norms have no names of their own: {[*wrong, *names][:3]}")
+    return sorted(names)
+
+
+def norm_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of every norm, of those that an adapter trains the copies, too."""
+    return [weight for module in model.modules() if _is_norm(module) for weight in module.parameters(recurse=False)]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower() and any(True for _ in module.parameters(recurse=False))
+
+
 @contextmanager
 def restored_on_error(model: nn.Module):
     """Within: what fails leaves the model's modules and parameters in their places, and what is trainable trainable."""

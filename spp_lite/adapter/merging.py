@@ -189,14 +189,8 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
     direct = peft_model.peft_config[adapter_name].form == "direct"
     rank = max(layer.r[adapter_name] for layer in layers.values()) + direct  # fewer blocks are padded with zeros
     for name, layer in layers.items():
-        pair = (read(factors, adapter_name) for factors in (layer.spp_alpha, layer.spp_beta))
-        alpha, beta = (factor.detach().float().cpu() for factor in pair)
-        columns, rows = torch.zeros(len(beta), rank), torch.arange(len(beta))
-        columns[rows, row_blocks(len(beta), len(alpha))] = layer.scaling[adapter_name] * (beta + direct)
-        if direct:
-            columns[:, len(alpha)], alpha = beta, torch.cat([alpha, torch.ones(1, alpha.shape[1])])
-        tensors[f"base_model.model.{name}.hira_A"] = nn.functional.pad(alpha, (0, 0, 0, rank - len(alpha)))
-        tensors[f"base_model.model.{name}.hira_B"] = columns
+        key = f"base_model.model.{name}.hira_"
+        tensors[f"{key}A"], tensors[f"{key}B"] = _as_hira(layer, adapter_name, rank, direct)
     if broken := [key for key, value in tensors.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"{broken[0]} would not be finite: export an earlier checkpoint")
     own = peft_model.peft_config[adapter_name]
@@ -212,3 +206,14 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
         for name in ("adapter_model.safetensors", "adapter_config.json"):
             os.replace(Path(scratch) / name, folder / name)
     return folder
+
+
+def _as_hira(layer: nn.Module, adapter_name: str, rank: int, direct: bool) -> tuple[Tensor, Tensor]:
+    """A (rank, in) and B (out, rank) of one layer."""
+    factors = (read(factors, adapter_name) for factors in (layer.spp_alpha, layer.spp_beta))
+    rows, beta = (factor.detach().float().cpu() for factor in factors)
+    columns, r = torch.zeros(len(beta), rank), len(rows)
+    columns[torch.arange(len(beta)), row_blocks(len(beta), r)] = layer.scaling[adapter_name] * (beta + direct)
+    if direct:
+        rows, columns[:, r] = torch.cat([rows, torch.ones(1, rows.shape[1])]), beta
+    return nn.functional.pad(rows, (0, 0, 0, rank - len(rows))), columns

@@ -46,6 +46,8 @@ def add_training(parser, batch_size: int) -> None:
     parser.add_argument("--steps", type=at_least(1), default=80)
     parser.add_argument("--batch-size", type=at_least(1), default=batch_size)
     parser.add_argument("--cutoff", type=at_least(1), help="tokens a record (default: 512)")
+    about = "of the norms, with methods that end in +norms (default: the method's own)"
+    parser.add_argument("--norm-learning-rate", type=at_least(0, float), help=about)
     parser.add_argument(
         "--bf16", action="store_true", help="train in bfloat16 (autocast): half the time where it is fast"
     )
@@ -55,7 +57,7 @@ def _recipes(options):
     """(the recipe of the experiment, that by which learning rates are chosen: of its validation items, or of records
     that are held out); no run of either trains on what is scored. Refused before anything is read: nothing to score."""
     from .. import load_alpaca
-    from ..experiment.runs import Recipe
+    from ..experiment.recipe import Recipe
     from ..models import load_tokenizer, model_name, resolve
     from ..recover.data import held_out, read_texts
     from ..recover.evaluation import default_tasks, named
@@ -68,8 +70,8 @@ def _recipes(options):
     records, held = load_alpaca(options.data), None
     if tasks != "tiny":
         records, chosen, held = held_out(records, parts=2)
-    training = {"max_steps": options.steps, "batch_size": options.batch_size}
-    training |= {"cutoff": options.cutoff} if options.cutoff else {}
+    training = {"max_steps": options.steps, "batch_size": options.batch_size, "cutoff": options.cutoff}
+    training |= {"norm_learning_rate": options.norm_learning_rate, "bf16": options.bf16}
     recipe = Recipe(
         model=name,
         tasks=None if tasks == "none" else tasks,
@@ -79,7 +81,7 @@ def _recipes(options):
         records=records,
         held=held,
         calibration=calibration(options, load_tokenizer(resolve(name))),
-        training=training | ({"bf16": True} if options.bf16 else {}),
+        training={name: value for name, value in training.items() if value},
     )
     if tasks == "tiny":
         return recipe, replace(recipe, tasks="tiny_val")

@@ -12,12 +12,16 @@ class FinetuneArguments:
 
     model: str | None = field(default=None, metadata={"help": "pruned: folder or hub id ($SPP_MODEL, else tiny)"})
     data: str | None = field(default=None, metadata={"help": "Alpaca records or hub id ($SPP_DATA, else tiny)"})
+    form: str = field(default="spp", metadata={"help": "spp, or direct: W * (1 + R(alpha)) * (1 + beta), our variant"})
     r: int = field(default=16, metadata={"help": "row blocks of alpha"})
     scaling: float = field(default=2.0, metadata={"help": "s in W * (1 + s * R(alpha) * beta)"})
     dropout: float = field(default=0.0, metadata={"help": "on the input of the SPP branch; above 0 training is slower"})
     cutoff: int = field(default=512, metadata={"help": "tokens a record"})
     train_on_inputs: bool = field(default=False, metadata={"help": "count the prompt in the loss, as the authors do"})
-    teacher: str | None = field(default=None, metadata={"help": "the dense model: learn its predictions, not the text"})
+    norm_learning_rate: float | None = field(default=None, metadata={"help": "train the norms too, at this rate"})
+    teacher: str | None = field(
+        default=None, metadata={"help": "the dense model: learn its predictions and hidden states, not the text"}
+    )
 
 
 def add(parser) -> None:
@@ -42,8 +46,9 @@ def run(options) -> None:
     from transformers import set_seed
 
     from .. import SppConfig, finetune, load, load_alpaca
+    from ..adapter import norm_names
     from ..models import environment, require_writable
-    from ..recover.training import NOTE
+    from ..recover.checkpoints import NOTE
 
     ours, args = _settings(options)
     require_writable(args.output_dir, keep=(ours.model, ours.teacher))
@@ -51,8 +56,10 @@ def run(options) -> None:
     records = load_alpaca(ours.data)
     model, tokenizer = load(ours.model)
     set_seed(args.seed)  # the start of alpha, on every rank alike
-    adapted = peft.get_peft_model(model, SppConfig(r=ours.r, scaling=ours.scaling, dropout=ours.dropout))
-    kept = {"cutoff": ours.cutoff, "train_on_inputs": ours.train_on_inputs}
+    norms = None if ours.norm_learning_rate is None else norm_names(model)
+    kept = {name: getattr(ours, name) for name in ("form", "r", "scaling", "dropout")}
+    adapted = peft.get_peft_model(model, SppConfig(**kept, modules_to_save=norms))
+    kept = {name: getattr(ours, name) for name in ("cutoff", "train_on_inputs", "norm_learning_rate")}
     teacher = load(ours.teacher)[0] if ours.teacher else None
     output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
     if args.process_index == 0:

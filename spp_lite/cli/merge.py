@@ -33,12 +33,12 @@ def _card(options, config, report) -> str:
 
     from ..convert import PACKAGED
     from ..models import environment, model_name
-    from ..recover.training import NOTE
+    from ..recover.checkpoints import NOTE
 
     base, table = model_name(options.model), report.table
     note = Path(options.adapter) / NOTE
     made = json.loads(note.read_text()) if note.is_file() else {}
-    known = ("model", "data", "steps", "seed", "batch", "cutoff", "r", "scaling")
+    known = ("model", "data", "steps", "seed", "batch", "cutoff", "form", "r", "scaling")
     settings = ", ".join(f"{name} {made[name]}" for name in known if name in made)
     licence = PACKAGED[base].licence if base in PACKAGED else "that of its base model"
     versions = ", ".join(f"{name} {value}" for name, value in list(environment().items())[2:6])

@@ -64,7 +64,7 @@ def run(options) -> None:
 
 def _rates(recipe, methods: list[str], options, say) -> dict[str, float]:
     """Method → learning rate: of the file that the user names, of the embedded one, or chosen now."""
-    from ..experiment.runs import trains
+    from ..experiment.recipe import trains
     from ..experiment.table import choose_rates, differences, rate_grid, read_table
     from ..models import embedded, load
 

@@ -1,6 +1,7 @@
 """The grid method × sparsity × seed: its runs, one tidy table, its statistics and figures; the rivals' baselines."""
 
-from .runs import Recipe, Run, dense_and_recovered, do_run, score, zeros
+from .recipe import Recipe, Run
+from .runs import dense_and_recovered, do_run, score, zeros
 from .table import choose_rates, grid, rate_grid, sweep, write_table
 
 __all__ = [

@@ -13,6 +13,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..adapter.base import norm_names, norm_weights
+from ..adapter.config import FORMS
 from ..adapter.merging import merge
 from ..adapter.tuner import SppConfig
 from ..pruning.calibration import block_linears, walk
@@ -20,6 +22,7 @@ from ..pruning.calibration import block_linears, walk
 METHODS = {
     "none": "pruned, not retrained",
     "spp": "SPP: W ⊙ (1 + s R(α)β)",
+    "direct": "our variant of SPP: W ⊙ (1 + R(α))(1 + β)",
     "lora": "LoRA, merged: refills the zeros; a dense reference",
     "lora*": "LoRA, merged, then masked again",
     "masked-lora": "masked LoRA: W + M ⊙ sBA",
@@ -45,28 +48,29 @@ class MaskedLoraLinear(LoraLinear):
         return F.linear(x, base.weight + update.to(base.weight.dtype), base.bias)
 
 
-def attach(model: nn.Module, method: str, *, r: int | None = None) -> nn.Module:
+def attach(model: nn.Module, method: str, *, r: int | None = None, norms: bool = False) -> nn.Module:
     """Make a pruned model trainable by one method: only that method's parameters require gradients.
 
-    r: α's row blocks for SPP (16), the rank for LoRA (8) and HiRA (16). Raises ValueError for unknown methods.
+    norms: the norms' weights, too. r: α's row blocks for SPP (16), the rank for LoRA (8) and HiRA (16). Raises ValueError for unknown methods.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     targets = sorted(block_linears(model))
-    if method == "spp":
-        return get_peft_model(model, SppConfig(r=16 if r is None else r))
+    more = {"modules_to_save": norm_names(model)} if norms else {}
+    if method in FORMS:
+        return get_peft_model(model, SppConfig(r=16 if r is None else r, form=method, **more))
     if method == "hira":
-        return get_peft_model(model, HiraConfig(r=16 if r is None else r, target_modules=targets))
+        return get_peft_model(model, HiraConfig(r=16 if r is None else r, target_modules=targets, **more))
     if method in ("lora", "lora*", "masked-lora"):
         rank = 8 if r is None else r
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, **more)
         if method == "masked-lora":
             config._register_custom_module({nn.Linear: MaskedLoraLinear})
         return get_peft_model(model, config)
     model.requires_grad_(False)
     if method == "masked-full":
-        for linear in block_linears(model).values():
-            linear.weight.requires_grad_(True)
+        for weight in [linear.weight for linear in block_linears(model).values()] + norm_weights(model) * norms:
+            weight.requires_grad_(True)
     return model
 
 
@@ -76,16 +80,17 @@ def recover(
     train: Callable[[nn.Module], object],
     *,
     r: int | None = None,
+    norms: bool = False,
     dense: nn.Module | None = None,
     calibration: Sequence[Tensor] | None = None,
 ) -> nn.Module:
     """Retrain a pruned model by one method and return an ordinary model, in eval mode.
 
     Every method but "lora" keeps each zero. train: called with the trainable model ("none" and "reconstruct" do not
-    call it). dense, calibration: the unpruned model and LongTensors (batch, length), for "reconstruct" alone.
+    call it). r, norms: as in attach(). dense, calibration: the unpruned model and LongTensors (batch, length), for "reconstruct" alone.
     """
     masks = {name: linear.weight != 0 for name, linear in block_linears(model).items()}
-    trainable = attach(model, method, r=r)
+    trainable = attach(model, method, r=r, norms=norms)
     if method == "reconstruct":
         if dense is None or calibration is None:
             raise ValueError("reconstruct needs the dense model and calibration batches")
@@ -94,7 +99,7 @@ def recover(
         with_masked_gradients(model, masks, train)
     elif method != "none":
         train(trainable)
-    if method in ("spp", "masked-lora", "hira"):
+    if method in (*FORMS, "masked-lora", "hira"):
         model, _ = merge(trainable)
     elif method in ("lora", "lora*"):
         model = trainable.merge_and_unload()

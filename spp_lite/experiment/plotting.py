@@ -15,15 +15,13 @@ LOOKS = {  # method: label, colour, marker, dash
     "dense": ("dense model", "#000000", "", "--"),
     "none": ("pruned, not retrained", "#D55E00", "s", "-"),
     "spp": ("pruned + SPP", "#0072B2", "o", "-"),
+    "direct": ("SPP, direct form (ours)", "#004466", "h", "-"),
     "lora": ("LoRA merged (refills the zeros)", "#999999", "^", ":"),
     "lora*": ("LoRA* (merged, re-masked)", "#E69F00", "v", "-."),
     "masked-lora": ("masked LoRA", "#009E73", "D", "--"),
     "hira": ("HiRA", "#CC79A7", "P", (0, (5, 1))),
     "masked-full": ("masked full fine-tuning", "#56B4E9", "X", (0, (3, 1, 1, 1))),
     "reconstruct": ("local reconstruction", "#8C6D1F", "*", (0, (1, 1))),
-    "spp+distill": ("SPP, distilled from the dense model", "#004466", "h", "-"),
-    "masked-lora+distill": ("masked LoRA, distilled", "#006633", "d", "--"),
-    "masked-full+distill": ("masked full fine-tuning, distilled", "#2A7FB0", "p", (0, (3, 1, 1, 1))),
 }
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 

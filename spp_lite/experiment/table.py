@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from ..models import load, require_writable
 from ..recover.data import tokenize_records
-from .runs import IDENTITY, Recipe, Run, do_run, trains
+from .recipe import IDENTITY, Recipe, Run, trains
+from .runs import do_run
 from .statistics import finite
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import filter as fnmatch_filter
 
 import pandas as pd
 import torch
@@ -28,9 +28,8 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 @dataclass(frozen=True)
 class PruningReport:
     """table: one row a linear: layer, shape, asked, reached (share of zeros), error (‖ΔW x‖² / ‖W x‖² on calibration
-    inputs, NaN without), seconds. left_dense: the decoder blocks' other matrices (skipped, fused experts, routers, …),
-    name → weights. zeros, total: exact zeros of the blocks' matrices; weights of the whole model. before: exact zeros
-    that the pruned linears had already, as weights that went through 4 bits have."""
+    inputs, NaN without), seconds. left_dense: the blocks' other matrices (skipped, fused, …), name → weights. zeros, total:
+    exact zeros of the blocks' matrices; weights of the model. before: zeros that the pruned linears had already."""
 
     table: pd.DataFrame
     left_dense: dict[str, int]
@@ -89,16 +88,15 @@ def prune(
             for here in walk(model, calibration):
                 run.prune_block(here)
     except BaseException as error:
-        done = ", ".join(run.rows) or "none"
-        error.add_note(f"pruning stopped midway; pruned whole: {done}; every other layer is as it was")
+        error.add_note(f"stopped midway; pruned whole: {', '.join(run.rows) or 'none'}; every other layer is as it was")
         raise
     finally:
         bar.close()
     table = pd.DataFrame([run.rows[name] for name in linears])
     zeros = sum(round(row.reached * math.prod(row.shape)) for row in table.itertuples())
-    zeros += sum(weight.numel() - int(weight.count_nonzero()) for weight in others.values() if not weight.is_meta)
-    left_dense = {name: weight.numel() for name, weight in others.items()}
-    return PruningReport(table, left_dense, zeros, sum(weight.numel() for weight in model.parameters()), run.before)
+    zeros += sum(int((weight == 0).sum()) for weight in others.values() if not weight.is_meta)
+    sizes, total = ({n: w.numel() for n, w in some} for some in (others.items(), model.named_parameters()))
+    return PruningReport(table, sizes, zeros, sum(total.values()), run.before)
 
 
 @dataclass
@@ -175,22 +173,20 @@ def _write(name: str, linear: nn.Module, weight: Tensor) -> None:
 
 def _output_error(old: Tensor, new: Tensor, found: InputStatistics | None) -> float:
     if found is None:
-        return float("nan")
+        return math.nan
     before = found.sample @ old.float().T
     return float((found.sample @ new.float().T - before).square().sum() / before.square().sum().clamp_min(1e-30))
 
 
 def _chosen(model, skip: tuple[str, ...], only: tuple[str, ...]) -> dict[str, nn.Module]:
     linears = block_linears(model)
-    for pattern in skip + only:
-        if not any(fnmatch(name, pattern) for name in linears):
-            raise SparsityError(f"pattern {pattern!r} matches no linear: names look like {next(iter(linears))}")
-    kept = {name: linear for name, linear in linears.items() if not any(fnmatch(name, pattern) for pattern in skip)}
-    if only:
-        kept = {name: linear for name, linear in kept.items() if any(fnmatch(name, pattern) for pattern in only)}
-    if not kept:
+    found = {pattern: set(fnmatch_filter(linears, pattern)) for pattern in skip + only}
+    if lost := [pattern for pattern, names in found.items() if not names]:
+        raise SparsityError(f"pattern {lost[0]!r} matches no linear: names look like {next(iter(linears))}")
+    skipped, wanted = (set().union(*(found[one] for one in patterns)) for patterns in (skip, only))
+    if not (kept := (wanted if only else linears.keys()) - skipped):
         raise SparsityError(f"skip={list(skip)} and only={list(only)} leave no linear to prune")
-    return kept
+    return {name: linear for name, linear in linears.items() if name in kept}
 
 
 def _check_input(model, linears, sparsity, method, calibration) -> None:

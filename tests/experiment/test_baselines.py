@@ -79,7 +79,7 @@ def test_masked_lora_forward_equals_its_merged_form(pruned):
 
 
 def test_unknown_methods_and_missing_data_are_named(pruned):
-    with pytest.raises(ValueError, match="method 'dora' is none of none, spp, lora"):
+    with pytest.raises(ValueError, match="method 'dora' is none of none, spp, direct, lora"):
         attach(pruned, "dora")
     with pytest.raises(ValueError, match="reconstruct needs the dense model"):
         recover(pruned, "reconstruct", train)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from spp_lite.cli import main
 from spp_lite.experiment import table as tables
-from spp_lite.experiment.runs import IDENTITY, Recipe, Run
+from spp_lite.experiment.recipe import IDENTITY, Recipe, Run
 from spp_lite.experiment.table import RATES, choose_rates, grid, make_room, rate_grid, read_table, sweep, write_table
 from spp_lite.models import embedded, load_tokenizer, resolve, save
 
@@ -87,7 +87,7 @@ def test_rows_that_something_else_made_are_refused_with_the_column_and_both_valu
 
 def test_another_version_of_the_library_is_refused(recipe, done, tmp_path, monkeypatch):
     sweep(recipe, RUNS[:1], tmp_path / "sweep.csv")
-    monkeypatch.setattr("spp_lite.experiment.runs._version", lambda: "9.9")
+    monkeypatch.setattr("spp_lite.experiment.recipe._version", lambda: "9.9")
     with pytest.raises(ValueError, match=r"spp_lite: .*, not 9\.9"):
         sweep(recipe, RUNS, tmp_path / "sweep.csv")
 
@@ -245,7 +245,7 @@ def test_a_table_of_rates_needs_its_columns_and_a_method_its_rate():
     "run, named",
     [
         (("sp", "wanda", "50%", 0, 0.1), "method 'sp' is none of"),
-        (("spp+magic", "wanda", "50%", 0, 0.1), r"spp\+magic: extra 'magic' is none of distill, reconstruct"),
+        (("spp+magic", "wanda", "50%", 0, 0.1), r"spp\+magic: extra 'magic' is none of distill, norms, reconstruct"),
         (("none+distill", "wanda", "50%", 0, 0.1), "none is not trained"),
         (("spp", "obs", "50%", 0, 0.1), "pruner 'obs' is none of magnitude, wanda, sparsegpt"),
         (("spp", "wanda", "4:2", 0, 0.1), "pattern 4:2"),

@@ -54,6 +54,13 @@ def test_fused_experts_are_named_and_counted_as_dense(family):
     assert any("expert" in name for name in report.left_dense) and "left dense" in str(report)
 
 
+def test_zeros_that_were_there_before_are_told_apart():
+    model = build()
+    assert prune(model, None, "25%", "magnitude", progress=False).before == 0
+    report = prune(model, None, "2:4", "magnitude", progress=False)
+    assert report.before == report.pruned // 4 and report.sparsity > 0.5 and "linears (25.00% before)" in str(report)
+
+
 @pytest.mark.parametrize("width", [16, 128])
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])
 def test_of_a_multimodal_model_the_language_model_is_pruned(width, method):

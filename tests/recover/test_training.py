@@ -9,6 +9,8 @@ from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
 from spp_lite import SppConfig, finetune, load, load_alpaca, merge, prune
+from spp_lite.adapter import load_adapter
+from spp_lite.experiment.baselines import attach
 from spp_lite.experiment.runs import zeros
 from spp_lite.recover.data import prompt
 from spp_lite.recover.training import Estimate, _parts
@@ -73,21 +75,64 @@ def test_a_stopped_run_resumes_to_the_same_weights(records, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_teacher_is_learned_at_every_token_whatever_the_answers_say(pruned, records):
+def test_a_teacher_is_learned_at_the_answers_whatever_they_say(pruned, records):
     model, tokenizer = pruned
     dense, _ = load("tiny")
-    wrong = records.map(lambda record: {"output": "wrong"})
+    wrong = records.map(lambda record, number: {"output": records[number - 1]["output"]}, with_indices=True)
     ids = tokenizer(prompt(records[0]) + records[0]["output"], return_tensors="pt")["input_ids"]
 
     def distance(student):
         with torch.no_grad():
-            found, target = (one(input_ids=ids).logits.log_softmax(-1) for one in (student, dense))
-        return float(F.kl_div(found, target, reduction="batchmean", log_target=True))
+            pairs = [one(input_ids=ids, output_hidden_states=True) for one in (student, dense)]
+        found, target = (one.logits[0, -4:].log_softmax(-1) for one in pairs)
+        hidden = (one.hidden_states[2][0, -4:] for one in pairs)
+        return float(F.kl_div(found, target, reduction="batchmean", log_target=True)), float(F.mse_loss(*hidden))
 
     before = distance(model)
     adapted = peft.get_peft_model(model, SppConfig(r=4))
     finetune(adapted, wrong, tokenizer, max_steps=20, learning_rate=3e-2, teacher=dense, progress=False)
-    assert distance(adapted) < 0.8 * before
+    assert all(after < 0.9 * old for after, old in zip(distance(adapted), before, strict=True))
+
+
+def test_the_distance_to_a_teacher_is_what_its_docstring_says(pruned):
+    """One step of plain gradient descent goes along the gradient of the loss, written out; prompts do not count."""
+    (model, tokenizer), dense = pruned, load("tiny")[0]
+    row = {"input_ids": [7, 8, 9, 10, 11], "attention_mask": [1] * 5, "labels": [-100, -100, 9, 10, 11]}
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(model, SppConfig(r=4, init_weights=False))
+    trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in trained.items()}
+    ids = torch.tensor([row["input_ids"]])
+    ours, theirs = (one(input_ids=ids, output_hidden_states=True) for one in (adapted, dense))
+    there = slice(1, 4)  # the positions that predict tokens 2 to 4
+    p, q = theirs.logits[0, there].softmax(-1), ours.logits[0, there].softmax(-1)
+    loss = (p * (p / q).log()).sum() / 3
+    for h, target in zip(ours.hidden_states[1:], theirs.hidden_states[1:], strict=True):
+        share = ((h - target)[0, there] ** 2).mean(-1) / target[0, there].var(-1)
+        loss = loss + share.mean() / (len(ours.hidden_states) - 1)
+    expected = dict(zip(trained, torch.autograd.grad(loss, trained.values()), strict=True))
+    sgd = {"optim": "sgd", "max_grad_norm": 0, "weight_decay": 0, "lr_scheduler_type": "constant"}
+    args = arguments("unused", **sgd)
+    finetune(adapted, Dataset.from_list([row]), tokenizer, args=args, teacher=dense)
+    for name, gradient in expected.items():
+        torch.testing.assert_close((before[name] - trained[name]) / args.learning_rate, gradient, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["spp", "direct", "masked-lora", "hira"])
+def test_norms_are_trained_at_a_rate_of_their_own_saved_and_merged(pruned, records, tmp_path, kind):
+    model, tokenizer = pruned
+    plain = {name: value.clone() for name, value in model.state_dict().items() if "norm" in name}
+    adapted = attach(copy.deepcopy(model), kind, norms=True)
+    finetune(
+        adapted, records, tokenizer, max_steps=2, learning_rate=0, norm_learning_rate=1e-2, batch_size=4, progress=False
+    )
+    adapted.save_pretrained(tmp_path)
+    merged, report = merge(adapted)
+    assert len(plain) == 9 and report.densification == 0 and not report.table["change"].any()
+    assert all(float((merged.state_dict()[name] - old).abs().max()) > 5e-3 for name, old in plain.items())
+    if kind != "masked-lora":
+        again, _ = merge(load_adapter(copy.deepcopy(model), tmp_path))
+        assert all(torch.equal(again.state_dict()[name], merged.state_dict()[name]) for name in plain)
 
 
 def arguments(folder, **more):

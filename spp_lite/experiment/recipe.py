@@ -1,0 +1,145 @@
+"""What is run: the recipe that all runs of a comparison share, with its identity, and one run of the grid.
+
+Knows what exists and can be run. Runs nothing.
+"""
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from torch import Tensor
+
+from ..models import fingerprint
+from ..pruning.calibration import block_linears
+from ..pruning.prune import METHODS as PRUNERS
+from ..pruning.sparsity import Sparsity
+from ..recover.evaluation import load_tasks
+from ..recover.perplexity import text_ids
+from ..recover.training import finetune
+from .baselines import METHODS
+
+EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
+    "distill": "the dense parent's predictions and hidden states at the answers are learned, not the records' words",
+    "norms": "the norms' weights are trained too",
+    "reconstruct": "local reconstruction first",
+}
+UNTRAINED = ("dense", "none", "reconstruct")  # methods without a learning rate
+IDENTITY = ("model", "data", "calibration", "text", "tasks", "recipe", "spp_lite")  # columns: what made a row
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every run of one comparison shares.
+
+    model: as in load(). records: Alpaca records. calibration: LongTensors (batch, length). tasks: as in evaluate(), or
+    None. text: scored by perplexity(), its first text_tokens, or None. held: records scored by record_loss(), or None.
+    draws: batches of calibration that a run of the grid draws. r: as in baselines.attach(). training: keywords of finetune().
+    Raises ValueError where nothing is scored, and for settings that do not exist.
+    """
+
+    model: str
+    records: Dataset
+    calibration: Sequence[Tensor]
+    tasks: str | list[str] | None = "tiny"
+    text: str | None = None
+    text_tokens: int | None = None
+    held: Dataset | None = None
+    draws: int = 16
+    pruner: str = "wanda"
+    r: int | None = None
+    training: dict = field(default_factory=dict)
+    batch_size: int = 64
+    limit: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.tasks or self.text or self.held):
+            raise ValueError("nothing would be scored: name tasks, a text for perplexity, or held-out records")
+        unknown = sorted(set(self.training) - set(inspect.signature(finetune).parameters))
+        if unknown:
+            raise ValueError(f"finetune() has no setting {', '.join(unknown)}: training takes its keywords")
+        _require(self.pruner, PRUNERS, "pruner")
+
+    def check(self, model, tokenizer, sparsities: Iterable[str]) -> None:
+        """Raise ValueError now, not after an hour, for tasks, texts and patterns that this model cannot be given."""
+        if self.tasks:
+            load_tasks(self.tasks, metric="acc")
+        if self.text:
+            text_ids(tokenizer, self.text)
+        for sparsity in map(Sparsity.parse, sparsities):
+            for name, linear in block_linears(model).items():
+                sparsity.check_fits(linear.weight, name)
+
+    def identity(self, model) -> dict[str, str]:
+        """What makes the rows of this recipe, a word for each column of IDENTITY: what differs may not share a table."""
+        tasks = self.tasks if isinstance(self.tasks, str) else ",".join(self.tasks or ["-"])
+        tokens = "" if self.text_tokens is None else f" tokens={self.text_tokens}"
+        settings = {name: value for name, value in (("r", self.r), *sorted(self.training.items())) if value is not None}
+        found = (
+            fingerprint(model),
+            " held=".join(_hash_records(records) for records in (self.records, self.held) if records is not None),
+            _hash(str(batch.tolist()).encode() for batch in self.calibration),
+            (_hash([self.text.encode(errors="surrogatepass")]) if self.text else "-") + tokens,
+            tasks if self.limit is None else f"{tasks} limit={self.limit}",
+            " ".join(f"{name}={value}" for name, value in settings.items()) or "-",
+            _version(),
+        )
+        return dict(zip(IDENTITY, found, strict=True))
+
+
+def _require(name: str, known: Iterable[str], kind: str) -> None:
+    if name not in known:
+        raise ValueError(f"{kind} {name!r} is none of {', '.join(known)}")
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("spp_lite")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "source"
+
+
+def _hash_records(records: Dataset) -> str:
+    return _hash(json.dumps(row, sort_keys=True).encode() for row in records)
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part + b"\n")
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid and one seed, which draws the calibration windows, the start of the factors and the order of
+    the records. method: one of baselines.METHODS or "dense", with "+" and names of EXTRAS. sparsity: as parse() reads
+    it, kept as it prints. lr: 0 for methods that do not train. Raises ValueError for what does not exist."""
+
+    method: str
+    pruner: str
+    sparsity: str
+    seed: int
+    lr: float
+
+    def __post_init__(self) -> None:
+        method, *extras = self.method.split("+")
+        _require(method, (*METHODS, "dense"), "method")
+        for extra in extras:
+            _require(extra, EXTRAS, f"{self.method}: extra")
+        if extras and (method == "dense" or ({"distill", "norms"} & {*extras} and method in UNTRAINED)):
+            raise ValueError(f"method {self.method!r}: {method} is not trained, so that there is nothing to add to it")
+        _require(self.pruner, ("dense",) if method == "dense" else PRUNERS, "pruner")
+        if not (math.isfinite(self.lr) and self.lr >= 0):
+            raise ValueError(f"{self.method}: the learning rate is {self.lr}: give a finite number, 0 or more")
+        object.__setattr__(self, "sparsity", str(Sparsity.parse(self.sparsity)))
+
+
+def trains(method: str) -> bool:
+    """Does this method (of Run) have a learning rate?"""
+    return method.partition("+")[0] not in UNTRAINED
