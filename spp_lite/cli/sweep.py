@@ -1,5 +1,6 @@
 """spp-lite sweep: the grid method × sparsity × seed as one table and its figures."""
 
+import itertools
 from pathlib import Path
 
 from .cli_runs import _recipes, add_calibration, add_model, add_scores, add_training, at_least
@@ -54,9 +55,10 @@ def run(options) -> None:
     runs = [run for part in plan for run in grid(*part, 1 if options.quick else options.seeds, rates)]
     runs = sorted(runs, key=lambda run: run.seed)
     table = _table(recipe, runs, options.out / "sweep.csv", options.jobs, say)
-    for pruner in [name for name in table["pruner"].unique() if name != "dense" and recipe.tasks]:
-        print(f"\n{pruner}: mean accuracy in percent ± half of its 95 % interval over seeds")
-        print(_cells(table[table["pruner"] == pruner]).to_string(na_rep="-"))
+    for pruner, score in itertools.product(filter("dense".__ne__, table["pruner"].unique()), _scores(table)):
+        unit = " in percent" if score == "accuracy" else ""
+        print(f"\n{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds")
+        print(_cells(table[table["pruner"] == pruner], score, 100 if unit else 1).to_string(na_rep="-"))
     failed = int(table["error"].fillna("").ne("").sum())
     figures = ", ".join(map(str, _figures(table, recipe, options.out)))
     print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {figures}")
@@ -93,12 +95,16 @@ def _table(recipe, runs, path: Path, jobs: int, say):
     return sweep(recipe, runs, path, jobs=jobs, say=say)
 
 
-def _cells(table):
+def _scores(table) -> list[str]:
+    return [name for name in ("accuracy", "perplexity", "alpaca_perplexity") if name in table]
+
+
+def _cells(table, value: str, scale: int):
     """A row a method, a column a sparsity."""
     from ..experiment.statistics import by_sparsity, summarise
 
-    found = summarise(table)
-    whole = [f"{100 * row.mean:.1f} ± {100 * row.half:.1f}" if row.n else "failed" for row in found.itertuples()]
+    found = summarise(table, value)
+    whole = [f"{scale * row.mean:.1f} ± {scale * row.half:.1f}" if row.n else "failed" for row in found.itertuples()]
     partly = [f" ({row.n} of {row.n + row.failed})" if row.n and row.failed else "" for row in found.itertuples()]
     found["text"] = [text + rest for text, rest in zip(whole, partly, strict=True)]
     cells = found.pivot(index="method", columns="sparsity", values="text")
@@ -106,27 +112,32 @@ def _cells(table):
 
 
 def _figures(table, recipe, folder: Path) -> list[Path]:
+    """Each score against sparsity, of the criterion that most methods were tried with; then what compares the others."""
     from ..experiment import plotting
     from ..experiment.statistics import ratio_of
     from ..recover.evaluation import chance_accuracy
 
     chance = chance_accuracy() if recipe.tasks == "tiny" else None
-    first, value = table["pruner"].drop_duplicates().iloc[:2].to_list(), "accuracy" if recipe.tasks else "perplexity"
-    headline = plotting.plot_accuracy_vs_sparsity(
-        table[table["pruner"].isin(first)], value=value, chance=chance, title=f"pruned by {first[-1]}"
-    )
-    figures = {value: headline}
+    pruner = table[table["pruner"] != "dense"].groupby("pruner", sort=False)["method"].nunique().idxmax()
+    here = table[table["pruner"].isin(["dense", pruner])]
+    scores = _scores(table)
+    figures = {
+        name: plotting.plot_accuracy_vs_sparsity(here, value=name, chance=chance, title=f"pruned by {pruner}")
+        for name in scores
+    }
+    if "none" in set(table["method"]):
+        figures["criteria"] = plotting.plot_criteria(table, value=scores[min(1, len(scores) - 1)], chance=chance)
     if recipe.tasks:
-        asked = set(table.loc[table["pruner"] == first[-1], "sparsity"])
-        here = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": first[-1]}
-        if len(plotting.gap_recovered(table[table["pruner"].isin(first)])):
-            figures["gap"] = plotting.plot_gap_recovered(table, pruner=first[-1])
+        asked = set(table.loc[table["pruner"] == pruner, "sparsity"])
+        cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
+        if len(plotting.gap_recovered(here)):
+            figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
         if plotting.shared_sparsities(table):
             figures["pruners"] = plotting.plot_pruners(table, chance=chance)
         if table["parameters"].max() > 0:
-            figures["parameters"] = plotting.plot_parameters(table, **here)
+            figures["parameters"] = plotting.plot_parameters(table, **cell)
         if plotting.task_columns(table):
-            figures["tasks"] = plotting.plot_tasks(table, **here)
+            figures["tasks"] = plotting.plot_tasks(table, **cell)
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")

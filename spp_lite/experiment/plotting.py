@@ -16,6 +16,9 @@ LOOKS = {  # method: label, colour, marker, dash
     "none": ("pruned, not retrained", "#D55E00", "s", "-"),
     "spp": ("pruned + SPP", "#0072B2", "o", "-"),
     "direct": ("SPP, direct form (ours)", "#004466", "h", "-"),
+    "magnitude": ("pruned by magnitude", "#D55E00", "s", "-"),
+    "wanda": ("pruned by Wanda", "#0072B2", "o", "--"),
+    "sparsegpt": ("pruned by SparseGPT", "#009E73", "D", "-."),
     "lora": ("LoRA merged (refills the zeros)", "#999999", "^", ":"),
     "lora*": ("LoRA* (merged, re-masked)", "#E69F00", "v", "-."),
     "masked-lora": ("masked LoRA", "#009E73", "D", "--"),
@@ -60,15 +63,24 @@ def plot_accuracy_vs_sparsity(
     """The paper's headline: a score against the percentage of zeros, one line per method, N:M patterns beside it.
 
     table: columns method, sparsity ("50%", "2:4", …; "0%" for dense) and `value`; several rows of a cell (seeds) give
-    the mean and its 95 % interval. Accuracy (0 to 1) is drawn in percent; any other value as it is.
+    the mean and its 95 % interval. Accuracy (0 to 1) is drawn in percent, perplexity on a logarithmic axis.
     """
     percent = value == "accuracy"
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 5.6), layout="constrained")
         panels = draw_methods(figure, summarise(table, value), 100.0 if percent else 1.0, chance if percent else None)
-        panels[0].set_ylabel("average zero-shot accuracy (%)" if percent else value)
+        panels[0].set_ylabel("average zero-shot accuracy (%)" if percent else value.replace("_", " "))
+        if "perplexity" in value:
+            panels[0].set_yscale("log")
         figure.suptitle(title)
     return figure
+
+
+def plot_criteria(table: pd.DataFrame, *, value: str = "accuracy", chance: float | None = None) -> Figure:
+    """A score of the pruned models, not retrained, against the percentage of zeros, one line per criterion."""
+    pruned = table[table["method"].isin(["dense", "none"])]
+    named = pruned["method"].where(pruned["method"] == "dense", pruned["pruner"])
+    return plot_accuracy_vs_sparsity(pruned.assign(method=named), value=value, chance=chance)
 
 
 def draw_methods(figure: Figure, summary: pd.DataFrame, scale: float = 100.0, chance: float | None = None) -> list:

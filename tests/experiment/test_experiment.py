@@ -56,7 +56,12 @@ def test_a_sweep_of_another_model_chooses_rates_on_records_that_it_does_not_scor
     assert (table["alpaca_perplexity"] == np.exp(table["alpaca_loss"])).all()
     (trained, scored), (again, chosen) = (one["data"].iloc[0].split(" held=") for one in (table, rates))
     assert trained == again and scored != chosen
-    assert {path.stem for path in (tmp_path / "out").glob("*.png")} >= {"accuracy", "parameters"}
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} >= {
+        "accuracy",
+        "parameters",
+        "alpaca_perplexity",
+        "criteria",
+    }
 
 
 def test_a_sweep_goes_on_where_it_stopped_and_does_nothing_twice(recipe, tmp_path, monkeypatch):
