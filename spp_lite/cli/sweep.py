@@ -59,6 +59,7 @@ def run(options) -> None:
         unit = " in percent" if score == "accuracy" else ""
         print(f"\n{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds")
         print(_cells(table[table["pruner"] == pruner], score, 100 if unit else 1).to_string(na_rep="-"))
+    _say_paired(table)
     failed = int(table["error"].fillna("").ne("").sum())
     figures = ", ".join(map(str, _figures(table, recipe, options.out)))
     print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {figures}")
@@ -111,6 +112,20 @@ def _cells(table, value: str, scale: int):
     return cells.loc[found["method"].unique(), by_sparsity(found["sparsity"])]
 
 
+def _say_paired(table) -> None:
+    """What is told apart from SPP, and what is not."""
+    from ..experiment.statistics import by_sparsity, paired
+
+    for score in _scores(table) if "spp" in set(table["method"]) else ():
+        found = paired(table, score)
+        for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
+            scale = 100 if score == "accuracy" else 1
+            cells = [f"{scale * row.mean:+.1f} ± {scale * row.half:.1f}, {row.verdict}" for row in rows.itertuples()]
+            cells = rows.assign(text=cells).pivot(index="method", columns="sparsity", values="text")
+            print(f"\n{pruner}: {score} minus that of SPP, paired by seed, 95 % interval; SPP wins, loses, undecided")
+            print(cells[by_sparsity(rows["sparsity"])].to_string(na_rep="-"))
+
+
 def _figures(table, recipe, folder: Path) -> list[Path]:
     """Each score against sparsity, of the criterion that most methods were tried with; then what compares the others."""
     from ..experiment import plotting
@@ -132,6 +147,8 @@ def _figures(table, recipe, folder: Path) -> list[Path]:
         cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
         if len(plotting.gap_recovered(here)):
             figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
+        if {"spp"} < set(here["method"]) - {"dense"}:
+            figures["paired"] = plotting.plot_paired(table, pruner=pruner)
         if plotting.shared_sparsities(table):
             figures["pruners"] = plotting.plot_pruners(table, chance=chance)
         if table["parameters"].max() > 0:

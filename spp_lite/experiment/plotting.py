@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .statistics import by_sparsity, gap_recovered, is_pattern, summarise
+from .statistics import by_sparsity, gap_recovered, is_pattern, paired, summarise
 
 STYLE = {"font.size": 12, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
 LOOKS = {  # method: label, colour, marker, dash
@@ -127,6 +127,27 @@ def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
     """The share of the lost accuracy that comes back, per method and sparsity, with 95 % intervals over seeds."""
     summary = summarise(gap_recovered(_of_pruner(table, pruner)), "gap")
     return _bars(summary, by_sparsity(summary["sparsity"]), "accuracy recovered (% of what pruning took)", pruner)
+
+
+def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = "spp", pruner: str = "wanda") -> Figure:
+    """Each method minus `against`, paired by seed, per sparsity, with 95 % intervals: what holds 0 is not told apart."""
+    found = paired(_of_pruner(table, pruner), value, against)
+    names, methods = by_sparsity(found["sparsity"]), methods_of(found)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.1 * len(names) + 3, 5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axhline(0, color=LOOKS["spp"][1], linewidth=1.5, label=look_of(against)[0])
+        for number, method in enumerate(methods):
+            rows = found[found["method"] == method].assign(failed=0)
+            at = rows["sparsity"].map(names.index) + 0.7 * (number - (len(methods) - 1) / 2) / len(methods)
+            draw_points(axes, at, rows, method, 100 if value == "accuracy" else 1, linestyle="")
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylabel(
+            f"{value.replace('_', ' ')} minus that of {against}" + (" (points)" if value == "accuracy" else "")
+        )
+        axes.set_title(pruner)
+        figure.legend(fontsize=11, ncols=3, frameon=False, loc="outside lower center")
+    return figure
 
 
 def task_columns(table: pd.DataFrame) -> list[str]:

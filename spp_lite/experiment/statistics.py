@@ -39,6 +39,28 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
     return found.assign(zeros=found[by].map(ratio_of)) if by == "sparsity" else found
 
 
+def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -> pd.DataFrame:
+    """Every method minus `against`, seed by seed: same pruner, sparsity and seed, so same mask, records and order.
+
+    Returns method, pruner, sparsity, n (pairs), mean, half (of the 95 % interval, Student's t; NaN below two pairs) and
+    verdict: what `against` does, "wins" or "loses" where the interval is clear of 0, else "undecided". Of a perplexity or
+    loss the smaller is better. Raises ValueError when `against` has no finite score.
+    """
+    key = ["pruner", "sparsity", "seed"]
+    scores = table.assign(score=finite(table[value])).dropna(subset=["score"])
+    ours = scores[scores["method"] == against].set_index(key)["score"].rename("ours")
+    if ours.empty:
+        raise ValueError(f"no run of {against} has the score {value!r}: there is nothing to compare with")
+    pairs = scores[~scores["method"].isin(["dense", against])].join(ours, on=key, how="inner")
+    cells = pairs.assign(gain=pairs["score"] - pairs["ours"]).groupby(["method", "pruner", "sparsity"], sort=False)[
+        "gain"
+    ]
+    found = cells.agg(mean="mean", std="std", n="count").reset_index()
+    found["half"] = stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])
+    sign = np.sign(found["mean"]) * (found["mean"].abs() > found["half"]) * (1 if value == "accuracy" else -1)
+    return found.assign(verdict=sign.map({1: "loses", -1: "wins", 0: "undecided"})).drop(columns="std")
+
+
 def finite(scores: pd.Series) -> pd.Series:
     """The scores as floats, NaN where they are no finite number."""
     return pd.to_numeric(scores, errors="coerce").replace([np.inf, -np.inf], np.nan)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from spp_lite.experiment import plotting
-from spp_lite.experiment.statistics import by_sparsity, gap_recovered, is_pattern, ratio_of, summarise
+from spp_lite.experiment.statistics import by_sparsity, gap_recovered, is_pattern, paired, ratio_of, summarise
 
 NAN = float("nan")
 
@@ -82,6 +82,31 @@ def test_a_gap_whose_runs_failed_is_seen(failed):
     assert texts == [" 2 of 3 runs"]
 
 
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-0.2, 0.2)), min_size=2, max_size=9), st.sampled_from([1, -1]))
+def test_paired_differences_have_students_interval_and_a_verdict_from_it(pairs, sign):
+    rows = [("spp", "wanda", "75%", seed, base) for seed, (base, _) in enumerate(pairs)]
+    rows += [("hira", "wanda", "75%", seed, base + gain) for seed, (base, gain) in reversed([*enumerate(pairs)])]
+    value = "accuracy" if sign > 0 else "perplexity"
+    (row,) = paired(table_of(rows).rename(columns={"accuracy": value}), value).itertuples()
+    gains = np.array([(base + gain) - base for base, gain in pairs])
+    assert row.mean == pytest.approx(gains.mean(), abs=1e-12) and row.n == len(pairs)
+    assert row.half == pytest.approx(stats.t(len(gains) - 1).ppf(0.975) * stats.sem(gains), abs=1e-9)
+    if abs(abs(row.mean) - row.half) > 1e-9:
+        told = {1: "loses", -1: "wins"}[np.sign(sign * row.mean)] if abs(row.mean) > row.half else "undecided"
+        assert row.verdict == told
+
+
+def test_only_the_same_mask_and_seed_make_a_pair_and_one_pair_decides_nothing():
+    rows = [("spp", "wanda", "75%", 0, 0.5), ("spp", "wanda", "75%", 1, NAN), ("spp", "wanda", "2:8", 1, 0.1)]
+    rows += [("none", "wanda", "75%", seed, 0.2) for seed in range(4)]
+    rows += [("none", "magnitude", "75%", 0, 0.9), ("none", "wanda", "2:8", 0, 0.9), ("dense", "dense", "0%", 0, 1.0)]
+    (row,) = paired(table_of(rows)).itertuples()
+    assert (row.pruner, row.n, row.verdict) == ("wanda", 1, "undecided") and row.mean == pytest.approx(-0.3)
+    assert np.isnan(row.half)
+    with pytest.raises(ValueError, match="no run of hira has the score 'accuracy'"):
+        paired(table_of(rows), against="hira")
+
+
 def test_a_gap_needs_the_dense_model():
     table = grid_of(["none", "spp"], ["75%"])
     table.loc[0, "accuracy"] = NAN
@@ -101,6 +126,10 @@ def test_figures_draw_every_method_of_the_table():
     panels = plotting.plot_pruners(table, chance=0.3).axes
     assert [axes.get_title() for axes in panels] == ["50%", "75%", "2:8"]
     assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["wanda", "magnitude"]
+    (axes,) = plotting.plot_paired(table).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["50%", "75%", "2:8"] and len(axes.containers) == 3
+    (left, right) = plotting.plot_criteria(table.assign(perplexity=9.0), value="perplexity").axes
+    assert left.get_yscale() == "log" and len(left.containers) == len(right.containers) == 2
     ratios, patterns = plotting.plot_accuracy_vs_sparsity(table[table["pruner"] != "magnitude"]).axes
     assert [tick.get_text() for tick in patterns.get_xticklabels()] == ["2:8"] and len(ratios.containers) == 4
 
