@@ -28,7 +28,9 @@ def add(parser) -> None:
     parser.add_argument("--rates", type=Path, help=about)
     about = "the learning rates to choose from (default: half decades from 3e-4 to 1e-1)"
     parser.add_argument("--try-rates", nargs="+", type=at_least(0, float), help=about)
-    parser.add_argument("--rates-at", default="75%", metavar="SPARSITY", help="where they are chosen (default: 75%%)")
+    about = "where they are chosen; a run takes those of the nearest (default: 75%%)"
+    parser.add_argument("--rates-at", nargs="+", default=["75%"], metavar="SPARSITY", help=about)
+    parser.add_argument("--rate-seeds", type=at_least(1), default=1, help="seeds a rate is tried with")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
 
@@ -52,7 +54,9 @@ def run(options) -> None:
     recipe, choosing = (replace(one, draws=-(-len(one.calibration) // 3)) for one in _recipes(options))  # its own third
     say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
     rates = _rates(choosing, list(dict.fromkeys(method for methods, _, _ in plan for method in methods)), options, say)
-    runs = [run for part in plan for run in grid(*part, 1 if options.quick else options.seeds, rates)]
+    cells = [(methods, pruners, sparsity) for methods, pruners, sparsities in plan for sparsity in sparsities]
+    seeds = 1 if options.quick else options.seeds
+    runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]
     runs = sorted(runs, key=lambda run: run.seed)
     table = _table(recipe, runs, options.out / "sweep.csv", options.jobs, say)
     for pruner, score in itertools.product(filter("dense".__ne__, table["pruner"].unique()), _scores(table)):
@@ -65,25 +69,26 @@ def run(options) -> None:
     print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {figures}")
 
 
-def _rates(recipe, methods: list[str], options, say) -> dict[str, float]:
-    """Method → learning rate: of the file that the user names, of the embedded one, or chosen now."""
+def _rates(recipe, methods: list[str], options, say):
+    """A function: sparsity → {method: learning rate}, of the file that is named, of the embedded one, or chosen now."""
     from ..experiment.recipe import trains
+    from ..experiment.statistics import by_sparsity
     from ..experiment.table import choose_rates, differences, rate_grid, read_table
     from ..models import embedded, load
 
     if not any(map(trains, methods)):
-        return {}
+        return lambda sparsity: {}
     path = options.rates or (embedded("results", "rates.csv") if options.quick else options.out / "rates.csv")
     if options.rates or options.quick:
         table = read_table(path, key=("method", "lr"))
         if other := differences(table, recipe.identity(load(recipe.model)[0])):
             print(f"note: the rates of {path} were chosen otherwise ({'; '.join(other)})")
     else:
-        runs = rate_grid(methods, options.rates_at, options.try_rates)
+        runs = rate_grid(methods, options.rates_at, options.try_rates, options.rate_seeds)
         table = _table(recipe, runs, path, options.jobs, say)
-    rates = choose_rates(table)
-    print("learning rates, chosen on held-out data:", rates, flush=True)
-    return rates
+    for sparsity in by_sparsity(table.get("sparsity", ["75%"])):
+        print(f"learning rates, chosen on held-out data at {sparsity}: {choose_rates(table, sparsity)}", flush=True)
+    return lambda sparsity: choose_rates(table, sparsity)
 
 
 def _table(recipe, runs, path: Path, jobs: int, say):

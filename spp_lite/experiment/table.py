@@ -20,7 +20,7 @@ from ..models import load, require_writable
 from ..recover.data import tokenize_records
 from .recipe import IDENTITY, Recipe, Run, trains
 from .runs import do_run
-from .statistics import finite
+from .statistics import finite, is_pattern, ratio_of
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from
 SCORES = ("accuracy", "alpaca_loss", "perplexity")  # a row has one of them, or an error
@@ -44,31 +44,37 @@ def grid(
     return [Run("dense", "dense", "0%", 0, 0.0), *runs]
 
 
-def rate_grid(methods: Sequence[str], sparsity: str, rates: Sequence[float] | None = None) -> list[Run]:
-    """What choose_rates() compares: every method that trains at every rate (None: RATES), Wanda, seed 0."""
-    cells = itertools.product(rates or RATES, filter(trains, methods))
-    return [Run(method, "wanda", sparsity, 0, rate) for rate, method in cells]
+def rate_grid(
+    methods: Sequence[str], sparsities: Sequence[str], rates: Sequence[float] | None = None, seeds: int = 1
+) -> list[Run]:
+    """What choose_rates() compares: every method that trains at every rate (None: RATES), pruned by Wanda."""
+    cells = itertools.product(range(seeds), sparsities, rates or RATES, filter(trains, methods))
+    return [Run(method, "wanda", sparsity, seed, rate) for seed, sparsity, rate, method in cells]
 
 
-def choose_rates(table: pd.DataFrame) -> dict[str, float]:
+def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, float]:
     """Method → the best rate in a table of rate_grid() runs, scored on what the sweep itself does not score: the
-    highest accuracy on a validation split, or the lowest loss or perplexity where no task was scored. Runs that failed
-    lose.
+    highest accuracy on a validation split, or the lowest loss or perplexity where no task was scored, on average over
+    seeds. A rate loses with which a run failed. sparsity: of the runs at the sparsity nearest to it.
 
     Raises ValueError for a table without the columns, and for a rate that is no positive number.
     """
     value = next((name for name in SCORES if name in table), "accuracy")
     if lacking := [column for column in ("method", "lr", value) if column not in table]:
-        raise ValueError(
-            f"a table of rates needs the column {lacking[0]} beside method, lr and one of {', '.join(SCORES)}"
-        )
+        wanted = f"the column {lacking[0]} beside method, lr and one of {', '.join(SCORES)}"
+        raise ValueError(f"a table of rates needs {wanted}")
     table = table[table["method"].astype(str).map(trains)]
     rates = finite(table["lr"])
     for method, lr in table[~(rates > 0)][["method", "lr"]].itertuples(index=False):
         raise ValueError(f"the learning rate of {method} is {lr}: it must be a positive number")
-    score = finite(table[value]) * (1 if value == "accuracy" else -1)
-    ranked = table.assign(lr=rates, score=score).dropna(subset=["score"]).sort_values("score", kind="stable")
-    best = ranked.groupby("method").tail(1)
+    table = table.assign(lr=rates, score=finite(table[value]) * (1 if value == "accuracy" else -1))
+    if sparsity is not None and "sparsity" in table:
+        far = table["sparsity"].map(
+            lambda at: abs(ratio_of(at) - ratio_of(sparsity)) + (is_pattern(at) != is_pattern(sparsity))
+        )
+        table = table[far == far.groupby(table["method"]).transform("min")]
+    scores = table.groupby(["method", "lr"], sort=False)["score"].agg(lambda runs: runs.mean(skipna=False))
+    best = scores.dropna().sort_values(kind="stable").reset_index().groupby("method").tail(1)
     return dict(zip(best["method"], best["lr"].map(float), strict=True))
 
 

@@ -209,7 +209,8 @@ def rates(*rows, value="accuracy"):
 
 
 def test_the_rate_with_the_best_score_is_chosen_per_method_and_a_run_that_failed_loses():
-    runs = rate_grid(["none", "spp", "lora", "reconstruct", "none+reconstruct", "spp+distill"], "75%")
+    runs = rate_grid(["none", "spp", "lora", "reconstruct", "none+reconstruct", "spp+distill"], ["75%", "2:4"], seeds=2)
+    assert len(set(runs)) == len(runs) == 3 * len(RATES) * 2 * 2
     assert {run.method for run in runs} == {"spp", "lora", "spp+distill"} and {run.lr for run in runs} == set(RATES)
     rows = [
         ("spp", 0.1, 0.7),
@@ -223,6 +224,17 @@ def test_the_rate_with_the_best_score_is_chosen_per_method_and_a_run_that_failed
         assert choose_rates(rates(*rows, value=value)) == {"spp": 0.1, "lora": 0.001}
     assert choose_rates(rates(("spp", 0.1, NAN), ("lora", 0.1, 0.5))) == {"lora": 0.1}
     assert choose_rates(rates(("none", 0.0, 0.9), ("spp", 0.1, 0.5))) == {"spp": 0.1}
+
+
+def test_a_rate_is_judged_over_its_seeds_and_at_the_nearest_sparsity():
+    rows = [("spp", 0.1, 0.9, "75%"), ("spp", 0.1, 0.5, "75%"), ("spp", 0.01, 0.8, "75%"), ("spp", 0.01, 0.7, "75%"),
+            ("spp", 0.3, 0.99, "75%"), ("spp", 0.3, NAN, "75%"),  # with one of its seeds it diverged
+            ("spp", 0.5, 0.6, "2:8"), ("spp", 0.7, 0.6, "90%"), ("hira", 0.2, 0.1, "90%")]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "lr", "accuracy", "sparsity"])
+    assert choose_rates(table, "75%") == {"spp": 0.01, "hira": 0.2} == choose_rates(table, "60%")
+    assert choose_rates(table, "2:4")["spp"] == choose_rates(table, "2:8")["spp"] == 0.5
+    assert choose_rates(table, "85%")["spp"] == 0.7
+    assert choose_rates(table.drop(columns="sparsity"), "85%")["spp"] == 0.01
 
 
 @pytest.mark.parametrize("lr", [0, -0.1, NAN, float("inf"), "fast"])
