@@ -48,16 +48,20 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     """
     key = ["pruner", "sparsity", "seed"]
     scores = table.assign(score=finite(table[value])).dropna(subset=["score"])
-    ours = scores[scores["method"] == against].set_index(key)["score"].rename("ours")
+    ours = scores[scores["method"] == against][[*key, "score"]].rename(columns={"score": "ours"})
     if ours.empty:
         raise ValueError(f"no run of {against} has the score {value!r}: there is nothing to compare with")
-    pairs = scores[~scores["method"].isin(["dense", against])].join(ours, on=key, how="inner")
+    pairs = scores[~scores["method"].isin(["dense", against])].merge(ours, on=key)
     cells = pairs.assign(gain=pairs["score"] - pairs["ours"]).groupby(["method", "pruner", "sparsity"], sort=False)[
         "gain"
     ]
     found = cells.agg(mean="mean", std="std", n="count").reset_index()
     found["half"] = stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])
-    sign = np.sign(found["mean"]) * (found["mean"].abs() > found["half"]) * (1 if value == "accuracy" else -1)
+    sign = (
+        np.sign(found["mean"])
+        * (found["mean"].abs() > found["half"])
+        * (-1 if value.endswith(("perplexity", "loss")) else 1)
+    )
     return found.assign(verdict=sign.map({1: "loses", -1: "wins", 0: "undecided"})).drop(columns="std")
 
 

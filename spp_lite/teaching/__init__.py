@@ -4,10 +4,10 @@ from ..adapter.kernels import effective_weight, row_blocks
 from ..cli import main
 from ..cli.finetune import FinetuneArguments
 from ..experiment.baselines import attach
-from ..experiment.plotting import LOOKS, plot_accuracy_vs_sparsity, plot_parameters, plot_tasks
+from ..experiment.plotting import LOOKS, plot_accuracy_vs_sparsity, plot_paired, plot_parameters, plot_tasks
 from ..experiment.recipe import Recipe, Run
 from ..experiment.runs import do_run, zeros
-from ..experiment.statistics import summarise
+from ..experiment.statistics import paired, summarise
 from ..experiment.table import choose_rates, write_table
 from ..models import embedded, is_tiny, load_tokenizer, resolve, save
 from ..pruning.allocation import budget

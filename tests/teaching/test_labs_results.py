@@ -14,13 +14,17 @@ def table():
     return pd.DataFrame(rows, columns=["method", "pruner", "sparsity", "seed", "accuracy", "tiny_rte"])
 
 
-def test_the_read_out_counts_intervals_that_lie_apart():
+def test_the_read_out_counts_what_paired_differences_tell_apart():
     lab = ResultsLab(table())
     _, text = lab.render(pruner="wanda", method="spp", other="none", metric="average", seeds=3)
-    assert "spp is +13.7 points from none on average" in text  # (1 + 20 + 20) / 3
-    assert "clearly above at 2 of 3 sparsities, clearly below at 0" in text
+    assert "spp minus none, paired by seed, is +13.7 points on average over 3 sparsities" in text  # (1 + 20 + 20) / 3
+    assert "it wins at 3, loses at 0, and 0 are undecided" in text  # the seeds' own ups and downs cancel
     _, reverse = lab.render(pruner="wanda", method="none", other="spp", metric="rte", seeds=3)
-    assert "-13.7 points" in reverse and "clearly above at 0 of 3 sparsities, clearly below at 3" in reverse
+    assert "-13.7 points" in reverse and "it wins at 0, loses at 3, and 0 are undecided" in reverse
+    _, one = lab.render(pruner="wanda", method="spp", other="none", metric="average", seeds=1)
+    assert "it wins at 0, loses at 0, and 3 are undecided" in one
+    _, none = lab.render(pruner="magnitude", method="spp", other="none", metric="average", seeds=3)
+    assert "no sparsity in common" in none
 
 
 def test_every_state_works_and_a_move_is_quick(drive):

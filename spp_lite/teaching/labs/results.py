@@ -5,7 +5,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ...experiment.plotting import LOOKS, STYLE, draw_methods
-from ...experiment.statistics import summarise
+from ...experiment.statistics import paired, summarise
 from ...models import embedded
 from ..widgets import Lab, choice, slider
 
@@ -17,7 +17,7 @@ def sweep_table() -> pd.DataFrame:
 
 
 class ResultsLab(Lab):
-    """Two methods, a pruner, a metric and a number of seeds: means, 95 % intervals and who leads."""
+    """Two methods, a pruner, a metric and a number of seeds: means, 95 % intervals, and what pairs of runs tell apart."""
 
     height = 420
 
@@ -48,19 +48,13 @@ class ResultsLab(Lab):
         return figure, self.read(table, pruner, method, other, column, seeds)
 
     def read(self, table, pruner, method, other, column, seeds) -> str:
-        """How many sparsities each of the two wins by more than both intervals, as text."""
-        cells = summarise(table[table["method"] != "dense"], column).set_index(["sparsity", "method"])
-        shared = [name for name in table["sparsity"].unique() if (name, method) in cells.index]
-        shared = [name for name in shared if (name, other) in cells.index]
-        if not shared:
+        """What the paired differences tell apart, as text."""
+        found = paired(table, column, against=method) if method in set(table["method"]) else table[:0]
+        if found.empty:
             return f"{pruner}: {method} and {other} have no sparsity in common."
-        wins = losses = 0
-        for sparsity in shared:
-            one, two = cells.loc[(sparsity, method)], cells.loc[(sparsity, other)]
-            wins += one["mean"] - one["half"] > two["mean"] + two["half"]
-            losses += two["mean"] - two["half"] > one["mean"] + one["half"]
-        gain = (cells.xs(method, level=1)["mean"] - cells.xs(other, level=1)["mean"]).dropna().mean()
+        count = [int((found["verdict"] == verdict).sum()) for verdict in ("wins", "loses", "undecided")]
         return (
-            f"{pruner}, {seeds} seed{'s' if seeds > 1 else ''}: {method} is {100 * gain:+.1f} points from {other} on "
-            f"average; clearly above at {wins} of {len(shared)} sparsities, clearly below at {losses} (intervals apart)."
+            f"{pruner}, {seeds} seed{'s' if seeds > 1 else ''}: {method} minus {other}, paired by seed, is "
+            f"{-100 * found['mean'].mean():+.1f} points on average over {len(found)} sparsities; it wins at {count[0]}, "
+            f"loses at {count[1]}, and {count[2]} are undecided (their interval holds 0)."
         )
