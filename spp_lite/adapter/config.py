@@ -54,6 +54,7 @@ class SppConfig(PeftConfig):
     mask_fingerprint: str | None = None
     mask_type: str | None = None
     mask_samples: dict[str, str] = field(default_factory=dict)
+    mask_values: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 Works on any PEFT adapter whose layers can merge: SPP passes, LoRA is caught refilling. Also the exact export to HiRA.
 """
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 
 from ..models import require_writable
 from ..pruning.sparsity import SparsityError, find_pattern, measure
-from .base import is_quantised, read, restored_on_error
+from .base import check_base, is_quantised, read, restored_on_error
 from .config import plain
 from .kernels import row_blocks
 
+CONFIG = "adapter_config.json"
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
@@ -84,7 +86,11 @@ def _tuner_layers(peft_model) -> dict[str, BaseTunerLayer]:
     named = peft_model.named_modules() if isinstance(peft_model, PeftModel) else ()
     layers = {plain(name): module for name, module in named if isinstance(module, BaseTunerLayer)}
     if not layers:
-        raise SparsityError("the model carries no adapter: there is nothing to merge")
+        other = not isinstance(peft_model, PeftModel) and any(
+            isinstance(m, BaseTunerLayer) for m in peft_model.modules()
+        )
+        way = "insert it with peft.get_peft_model, not with model.add_adapter" if other else "there is nothing to merge"
+        raise SparsityError(f"the model {'is no PeftModel' if other else 'carries no adapter'}: {way}")
     return layers
 
 
@@ -107,6 +113,10 @@ def _weights_before(peft_model) -> dict[str, Tensor]:
             if names and not torch.isfinite(factor).all():
                 raise SparsityError(f"{name}: {part} is not finite: train with a smaller learning rate")
             active |= names
+    for adapter in sorted(active):
+        config = peft_model.peft_config[adapter]
+        if getattr(config, "mask_fingerprint", None):  # of SPP: the base may have been trained, or loaded anew
+            check_base(adapter, config, {name: layer for name, layer in layers.items() if adapter in layer.scaling})
     if not active:
         raise SparsityError(f"none of the adapters {', '.join(peft_model.peft_config)} is active: set_adapter() first")
     weights = {name: layer.get_base_layer().weight for name, layer in layers.items()}
@@ -199,11 +209,14 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
         base_model_name_or_path=own.base_model_name_or_path, modules_to_save=own.modules_to_save,
     )  # fmt: skip
     folder = require_writable(folder)
+    there = json.loads((folder / CONFIG).read_text()).get("peft_type") if (folder / CONFIG).is_file() else "HIRA"
+    if (folder / "config.json").exists() or there != "HIRA":
+        raise ValueError(f"{folder} holds a model or another adapter, which would be lost: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         save_file(tensors, Path(scratch) / "adapter_model.safetensors")
         config.save_pretrained(scratch)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
+        for name in ("adapter_model.safetensors", CONFIG):
             os.replace(Path(scratch) / name, folder / name)
     return folder
 

@@ -5,6 +5,7 @@ zeros came about.
 """
 
 import copy
+import hashlib
 import re
 import warnings
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from peft.utils import register_peft_method
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
-from ..pruning.calibration import block_linears, block_matrices, decoder_blocks, linears_of
-from ..pruning.sparsity import SparsityError, fingerprint, measure
-from .base import coarseness, compare, is_quantised, kind_of, misfit, restored_on_error, sample_zeros
+from ..pruning.blocks import block_linears, block_matrices, decoder_blocks, linears_of
+from ..pruning.sparsity import SparsityError, measure
+from .base import check_base, describe, is_quantised, kind_of, misfit, restored_on_error
 from .config import SppConfig, plain
 from .layer import SppLayer, SppLinear
 
+BITS = 8  # bytes of a mask's fingerprint
 MASK = "spp_mask_fingerprint"  # a tensor beside the factors: what is loaded over others tells its base, too
 
 
@@ -100,8 +102,8 @@ class SppModel(BaseTuner):
     def _get_adapter_state_dict(cls, model, config, *args, **kwargs) -> dict[str, Tensor]:
         found = super()._get_adapter_state_dict(model, config, *args, **kwargs)
         prefix = "base_model.model." if any(key.startswith("base_model.model.") for key in found) else ""
-        mask = list(bytes.fromhex(config.mask_fingerprint or ""))
-        return found | {prefix + MASK: torch.tensor(mask, dtype=torch.uint8)}
+        known = bytes.fromhex(config.mask_fingerprint or "") + _settings(config) * bool(config.mask_fingerprint)
+        return found | {prefix + MASK: torch.tensor(list(known), dtype=torch.uint8)}
 
     @classmethod
     def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict) -> dict[str, Tensor]:
@@ -111,13 +113,25 @@ class SppModel(BaseTuner):
                 f"these weights were made on a base with other zeros (mask {made_on}) than adapter {adapter_name!r} (mask "
                 f"{here}): load the pruned model that they were trained on"
             )
+        known = next((bytes(value.tolist()) for name, value in state_dict.items() if name.endswith(MASK)), b"")
+        if known[BITS:] not in (b"", _settings(config)):
+            raise ValueError(
+                f"these weights were made with another form, scaling or scaling_pattern than adapter {adapter_name!r} has: "
+                "load them with spp_lite.adapter.load_adapter, which takes the settings of their folder"
+            )
         factors = {name: value for name, value in state_dict.items() if not name.endswith(MASK)}
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, factors)
 
 
 def saved_mask(tensors: dict[str, Tensor]) -> str | None:
     """The mask fingerprint that was saved beside an adapter's factors."""
-    return next((bytes(value.tolist()).hex() for name, value in tensors.items() if name.endswith(MASK)), None)
+    return next((bytes(value.tolist())[:BITS].hex() for name, value in tensors.items() if name.endswith(MASK)), None)
+
+
+def _settings(config: SppConfig) -> bytes:
+    """Four bytes of what the factors mean, beyond their shapes."""
+    patterns = sorted((config.scaling_pattern or {}).items())
+    return hashlib.sha256(repr([config.form, float(config.scaling), patterns]).encode()).digest()[:4]
 
 
 def _is_spp(module: nn.Module) -> bool:
@@ -177,21 +191,11 @@ def _know_base(config: SppConfig, adapter_name: str, layers: dict[str, SppLinear
             message = f"adapter {adapter_name!r}: the base's weights are not loaded (meta): its mask cannot be checked"
             warnings.warn(message, stacklevel=4)
         return
-    shares, samples = {}, {}
-
-    def weights():
-        for name, layer in layers.items():
-            weight = layer.base_weight  # one at a time: it may have been made for this
-            shares[name], samples[name] = measure(weight), sample_zeros(weight)
-            yield name, weight
-
-    kind = max((kind_of(layer.base_layer) for layer in layers.values()), key=coarseness)
-    here = fingerprint(weights()), kind, samples
     if config.mask_fingerprint is None:
-        config.mask_fingerprint, config.mask_type, config.mask_samples = here
-    elif rounded := compare(adapter_name, (config.mask_fingerprint, config.mask_type, config.mask_samples or {}), here):
+        config.mask_fingerprint, config.mask_type, config.mask_samples, config.mask_values = describe(layers)
+    elif rounded := check_base(adapter_name, config, layers):
         warnings.warn(rounded, stacklevel=4)
-    dense = [name for name, share in shares.items() if share == 0]
+    dense = [name for name, layer in layers.items() if measure(layer.base_weight) == 0]
     for name in dense:
         if is_quantised(base := layers[name].base_layer):
             raise SparsityError(

@@ -81,7 +81,7 @@ def _recipes(options):
         records=records,
         held=held,
         calibration=calibration(options, load_tokenizer(resolve(name))),
-        training={name: value for name, value in training.items() if value},
+        training={name: value for name, value in training.items() if value is not None and value is not False},
     )
     if tasks == "tiny":
         return recipe, replace(recipe, tasks="tiny_val")

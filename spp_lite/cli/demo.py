@@ -55,13 +55,13 @@ def run(options) -> None:
 def _folders(options) -> dict[str, Path]:
     """Sparsity → where its merged model goes, "50-spp" or "2of4-spp"; refused now where nothing can be written."""
     from .. import Sparsity
-    from ..models import require_writable
+    from ..models import model_name, require_writable
 
     names = {one: str(Sparsity.parse(one)).replace("row:", "row").replace(":", "of") for one in options.sparsity}
     folders = {one: options.out / f"{name.rstrip('%')}-spp" for one, name in names.items()}
     require_writable(options.out)
     for folder in folders.values() if options.save_models else ():
-        require_writable(folder, model=True, keep=(options.model,))
+        require_writable(folder, model=True, keep=(model_name(options.model),))
     return folders
 
 

@@ -20,16 +20,12 @@ def run(options) -> None:
     from .. import evaluate, load, perplexity
     from ..adapter import load_adapter
     from ..experiment import write_table
-    from ..models import require_writable
     from ..recover.data import read_texts
     from ..recover.evaluation import default_tasks
 
     tasks = options.tasks or (["none"] if options.text else default_tasks(options.model))
     texts = read_texts(options.text) if options.text else []
-    if tasks == ["none"] and not texts:
-        raise ValueError("nothing to score: name --tasks, or a --text for perplexity")
-    if options.out:
-        require_writable(options.out.parent)
+    _check(options, tasks, texts)
     model, tokenizer = load(options.model)
     if options.adapter:
         model = load_adapter(model, options.adapter).eval()
@@ -43,3 +39,19 @@ def run(options) -> None:
     print(table.to_string(index=False, float_format="{:.4f}".format))
     if options.out:
         print(f"wrote {write_table(table, options.out)}")
+
+
+def _check(options, tasks: list[str], texts: list[str]) -> None:
+    """Raise ValueError now, not after scoring, for what leaves nothing to score or nowhere to write."""
+    from ..models import require_writable
+
+    if tasks == ["none"] and not texts:
+        raise ValueError("nothing to score: name --tasks, or a --text for perplexity")
+    if options.text_tokens and not texts:
+        raise ValueError("--text-tokens has no effect without a --text")
+    if options.out:
+        require_writable(options.out.parent)
+        if options.out.is_dir() or (options.text and options.out.resolve() == options.text.resolve()):
+            raise ValueError(
+                f"--out {options.out} is {'a folder' if options.out.is_dir() else 'the text'}: name another file"
+            )

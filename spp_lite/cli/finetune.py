@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -47,11 +48,11 @@ def run(options) -> None:
 
     from .. import SppConfig, finetune, load, load_alpaca
     from ..adapter import norm_names
-    from ..models import environment, require_writable
+    from ..models import environment, model_name, require_writable
     from ..recover.checkpoints import NOTE
 
     ours, args = _settings(options)
-    require_writable(args.output_dir, keep=(ours.model, ours.teacher))
+    require_writable(args.output_dir, keep=(model_name(ours.model), ours.teacher))
     args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns where there is nothing to pin for
     records = load_alpaca(ours.data)
     model, tokenizer = load(ours.model)
@@ -64,6 +65,7 @@ def run(options) -> None:
     output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
     if args.process_index == 0:
         adapted.save_pretrained(args.output_dir)
+        ours.model, ours.data = model_name(ours.model), str(ours.data or os.environ.get("SPP_DATA") or "tiny")
         made_by = asdict(ours) | output.metrics["made_by"] | {"versions": environment()}
         (Path(args.output_dir) / NOTE).write_text(json.dumps(made_by | {"steps": output.global_step}, indent=2))
         print(f"{output.global_step} steps, training loss {output.training_loss:.4f}; adapter in {args.output_dir}")

@@ -16,9 +16,9 @@ def run(options) -> None:
     """Merge, prove, save."""
     from .. import load, merge
     from ..adapter import load_adapter
-    from ..models import require_writable, save
+    from ..models import model_name, require_writable, save
 
-    folder = require_writable(options.out, model=True, keep=(options.model, options.adapter))
+    folder = require_writable(options.out, model=True, keep=(model_name(options.model), options.adapter))
     model, tokenizer = load(options.model)
     adapted = load_adapter(model, options.adapter)
     config = adapted.active_peft_config
@@ -37,7 +37,10 @@ def _card(options, config, report) -> str:
 
     base, table = model_name(options.model), report.table
     note = Path(options.adapter) / NOTE
-    made = json.loads(note.read_text()) if note.is_file() else {}
+    try:
+        made = json.loads(note.read_text())
+    except (OSError, ValueError):  # no note, or one that was cut short
+        made = {}
     known = ("model", "data", "steps", "seed", "batch", "cutoff", "form", "r", "scaling")
     settings = ", ".join(f"{name} {made[name]}" for name in known if name in made)
     licence = PACKAGED[base].licence if base in PACKAGED else "that of its base model"

@@ -20,13 +20,13 @@ def add(parser) -> None:
 def run(options) -> None:
     """Prune, save, and print the report."""
     from .. import Sparsity, load, prune
-    from ..models import load_tokenizer, require_writable, resolve, save
+    from ..models import load_tokenizer, model_name, require_writable, resolve, save
     from ..pruning.prune import METHODS
 
     sparsity = Sparsity.parse(options.sparsity)
     if options.method not in METHODS:
         raise ValueError(f"method {options.method!r} is none of {', '.join(METHODS)}")
-    folder = require_writable(options.out, model=True, keep=(options.model,))
+    folder = require_writable(options.out, model=True, keep=(model_name(options.model),))
     given = dict(pair.rsplit("=", 1) for pair in options.allocation if "=" in pair)
     if given and len(given) < len(options.allocation):
         raise ValueError(f"--allocation {' '.join(options.allocation)}: give one word, or only pairs pattern=ratio")

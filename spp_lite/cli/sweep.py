@@ -1,6 +1,5 @@
 """spp-lite sweep: the grid method × sparsity × seed as one table and its figures."""
 
-import itertools
 from pathlib import Path
 
 from .cli_runs import _recipes, add_calibration, add_model, add_scores, add_training, at_least
@@ -39,17 +38,11 @@ def run(options) -> None:
     """Choose a rate per method, do the runs that the table lacks, print its cells, draw it."""
     from dataclasses import replace
 
+    from ..experiment.report import figures_of, texts_of
     from ..experiment.table import grid
-    from ..models import require_writable
+    from ..recover.evaluation import chance_accuracy
 
-    plan = QUICK if options.quick else GRID
-    if options.pruners or options.methods or options.sparsity:
-        plan = [(options.methods or plan[0][0], options.pruners or plan[0][1], options.sparsity or plan[0][2])]
-    for methods, pruners, sparsities in plan:  # whatever does not exist is named before anything is read
-        grid(methods, pruners, sparsities, 1, dict.fromkeys(methods, 0.0))
-    if options.rates and not options.rates.is_file():
-        raise ValueError(f"--rates: there is no file {options.rates}")
-    require_writable(options.out)
+    plan = _plan(options)
     options.calibration_samples *= 3
     recipe, choosing = (replace(one, draws=-(-len(one.calibration) // 3)) for one in _recipes(options))  # its own third
     say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
@@ -58,15 +51,35 @@ def run(options) -> None:
     seeds = 1 if options.quick else options.seeds
     runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]
     runs = sorted(runs, key=lambda run: run.seed)
-    table = _table(recipe, runs, options.out / "sweep.csv", options.jobs, say)
-    for pruner, score in itertools.product(filter("dense".__ne__, table["pruner"].unique()), _scores(table)):
-        unit = " in percent" if score == "accuracy" else ""
-        print(f"\n{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds")
-        print(_cells(table[table["pruner"] == pruner], score, 100 if unit else 1).to_string(na_rep="-"))
-    _say_paired(table)
+    table = _without_superseded(_table(recipe, runs, options.out / "sweep.csv", options.jobs, say), runs)
+    print(*(f"\n{text}" for text in texts_of(table)), sep="\n")
+    paths = []
+    for name, figure in figures_of(table, chance_accuracy() if recipe.tasks == "tiny" else None).items():
+        paths.append(str(options.out / f"{name}.png"))
+        figure.savefig(paths[-1], dpi=120)
     failed = int(table["error"].fillna("").ne("").sum())
-    figures = ", ".join(map(str, _figures(table, recipe, options.out)))
-    print(f"wrote {options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {figures}")
+    written = f"{options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed)"
+    print(f"wrote {written} and {', '.join(paths)}")
+
+
+def _plan(options) -> list[tuple]:
+    """(methods, pruners, sparsities), …; what does not exist or has no effect is named before anything is read."""
+    from ..experiment.table import grid
+    from ..models import require_writable
+
+    plan = QUICK if options.quick else GRID
+    if options.pruners or options.methods or options.sparsity:
+        plan = [(options.methods or plan[0][0], options.pruners or plan[0][1], options.sparsity or plan[0][2])]
+    for methods, pruners, sparsities in plan:
+        grid(methods, pruners, sparsities, 1, dict.fromkeys(methods, 0.0))
+    if options.rates and not options.rates.is_file():
+        raise ValueError(f"--rates: there is no file {options.rates}")
+    if (options.rates or options.quick) and options.try_rates:
+        raise ValueError("--try-rates has no effect beside --rates or --quick, which bring their rates: leave it out")
+    if options.norm_learning_rate is not None and not any("+norms" in name for part in plan for name in part[0]):
+        raise ValueError("--norm-learning-rate has no effect: no method ends in +norms")
+    require_writable(options.out)
+    return plan
 
 
 def _rates(recipe, methods: list[str], options, say):
@@ -86,6 +99,10 @@ def _rates(recipe, methods: list[str], options, say):
     else:
         runs = rate_grid(methods, options.rates_at, options.try_rates, options.rate_seeds)
         table = _table(recipe, runs, path, options.jobs, say)
+        table = table[table["lr"].isin({run.lr for run in runs})]  # of the rates that are asked for now
+        if (failed := table["error"].fillna("").ne("")).all():
+            raise ValueError(f"no rate could be tried: {table['error'].iloc[0]}")
+        print(f"of the rates' {len(table)} runs {int(failed.sum())} failed") if failed.any() else None
     for sparsity in by_sparsity(table.get("sparsity", ["75%"])):
         print(f"learning rates, chosen on held-out data at {sparsity}: {choose_rates(table, sparsity)}", flush=True)
     return lambda sparsity: choose_rates(table, sparsity)
@@ -101,67 +118,12 @@ def _table(recipe, runs, path: Path, jobs: int, say):
     return sweep(recipe, runs, path, jobs=jobs, say=say)
 
 
-def _scores(table) -> list[str]:
-    return [name for name in ("accuracy", "perplexity", "alpaca_perplexity") if name in table]
+def _without_superseded(table, runs):
+    """Without the rows of a cell and seed that is asked for now with another rate."""
+    from ..experiment.recipe import Run
+    from ..experiment.table import KEY
 
-
-def _cells(table, value: str, scale: int):
-    """A row a method, a column a sparsity."""
-    from ..experiment.statistics import by_sparsity, summarise
-
-    found = summarise(table, value)
-    whole = [f"{scale * row.mean:.1f} ± {scale * row.half:.1f}" if row.n else "failed" for row in found.itertuples()]
-    partly = [f" ({row.n} of {row.n + row.failed})" if row.n and row.failed else "" for row in found.itertuples()]
-    found["text"] = [text + rest for text, rest in zip(whole, partly, strict=True)]
-    cells = found.pivot(index="method", columns="sparsity", values="text")
-    return cells.loc[found["method"].unique(), by_sparsity(found["sparsity"])]
-
-
-def _say_paired(table) -> None:
-    """What is told apart from SPP, and what is not."""
-    from ..experiment.statistics import by_sparsity, paired
-
-    for score in _scores(table) if "spp" in set(table["method"]) else ():
-        found = paired(table, score)
-        for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
-            scale = 100 if score == "accuracy" else 1
-            cells = [f"{scale * row.mean:+.1f} ± {scale * row.half:.1f}, {row.verdict}" for row in rows.itertuples()]
-            cells = rows.assign(text=cells).pivot(index="method", columns="sparsity", values="text")
-            print(f"\n{pruner}: {score} minus that of SPP, paired by seed, 95 % interval; SPP wins, loses, undecided")
-            print(cells[by_sparsity(rows["sparsity"])].to_string(na_rep="-"))
-
-
-def _figures(table, recipe, folder: Path) -> list[Path]:
-    """Each score against sparsity, of the criterion that most methods were tried with; then what compares the others."""
-    from ..experiment import plotting
-    from ..experiment.statistics import ratio_of
-    from ..recover.evaluation import chance_accuracy
-
-    chance = chance_accuracy() if recipe.tasks == "tiny" else None
-    pruner = table[table["pruner"] != "dense"].groupby("pruner", sort=False)["method"].nunique().idxmax()
-    here = table[table["pruner"].isin(["dense", pruner])]
-    scores = _scores(table)
-    figures = {
-        name: plotting.plot_accuracy_vs_sparsity(here, value=name, chance=chance, title=f"pruned by {pruner}")
-        for name in scores
-    }
-    if "none" in set(table["method"]):
-        figures["criteria"] = plotting.plot_criteria(table, value=scores[min(1, len(scores) - 1)], chance=chance)
-    if recipe.tasks:
-        asked = set(table.loc[table["pruner"] == pruner, "sparsity"])
-        cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
-        if len(plotting.gap_recovered(here)):
-            figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
-        if {"spp"} < set(here["method"]) - {"dense"}:
-            figures["paired"] = plotting.plot_paired(table, pruner=pruner)
-        if plotting.shared_sparsities(table):
-            figures["pruners"] = plotting.plot_pruners(table, chance=chance)
-        if table["parameters"].max() > 0:
-            figures["parameters"] = plotting.plot_parameters(table, **cell)
-        if plotting.task_columns(table):
-            figures["tasks"] = plotting.plot_tasks(table, **cell)
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
-    return paths
+    asked, cells = set(runs), {(run.method, run.pruner, run.sparsity, run.seed) for run in runs}
+    found = [Run(*values) for values in table[KEY].itertuples(index=False)]
+    kept = [run in asked or (run.method, run.pruner, run.sparsity, run.seed) not in cells for run in found]
+    return table[kept].reset_index(drop=True)

@@ -17,7 +17,8 @@ from ..adapter.base import norm_names, norm_weights
 from ..adapter.config import FORMS
 from ..adapter.merging import merge
 from ..adapter.tuner import SppConfig
-from ..pruning.calibration import block_linears, walk
+from ..pruning.blocks import block_linears
+from ..pruning.calibration import walk
 
 METHODS = {
     "none": "pruned, not retrained",

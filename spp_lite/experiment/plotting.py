@@ -138,7 +138,7 @@ def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = 
         axes = figure.add_subplot()
         axes.axhline(0, color=LOOKS["spp"][1], linewidth=1.5, label=look_of(against)[0])
         for number, method in enumerate(methods):
-            rows = found[found["method"] == method].assign(failed=0)
+            rows = found[found["method"] == method]
             at = rows["sparsity"].map(names.index) + 0.7 * (number - (len(methods) - 1) / 2) / len(methods)
             draw_points(axes, at, rows, method, 100 if value == "accuracy" else 1, linestyle="")
         axes.set_xticks(range(len(names)), names)

@@ -15,10 +15,11 @@ from datasets import Dataset
 from torch import Tensor
 
 from ..models import fingerprint
-from ..pruning.calibration import block_linears
+from ..pruning.blocks import block_linears
 from ..pruning.prune import METHODS as PRUNERS
 from ..pruning.sparsity import Sparsity
-from ..recover.evaluation import load_tasks
+from ..recover.data import tokenize_records
+from ..recover.evaluation import load_tasks, named
 from ..recover.perplexity import text_ids
 from ..recover.training import finetune
 from .baselines import METHODS
@@ -29,6 +30,7 @@ EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
     "reconstruct": "local reconstruction first",
 }
 UNTRAINED = ("dense", "none", "reconstruct")  # methods without a learning rate
+UNTOLD = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 IDENTITY = ("model", "data", "calibration", "text", "tasks", "recipe", "spp_lite")  # columns: what made a row
 
 
@@ -60,15 +62,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (self.tasks or self.text or self.held):
             raise ValueError("nothing would be scored: name tasks, a text for perplexity, or held-out records")
-        unknown = sorted(set(self.training) - set(inspect.signature(finetune).parameters))
+        known = set(inspect.signature(finetune).parameters) - {"args", "seed", "teacher", "callbacks"}  # each run's own
+        unknown = sorted(set(self.training) - known)
         if unknown:
-            raise ValueError(f"finetune() has no setting {', '.join(unknown)}: training takes its keywords")
+            raise ValueError(f"training={', '.join(unknown)} is no setting of finetune() that runs share")
         _require(self.pruner, PRUNERS, "pruner")
 
     def check(self, model, tokenizer, sparsities: Iterable[str]) -> None:
         """Raise ValueError now, not after an hour, for tasks, texts and patterns that this model cannot be given."""
         if self.tasks:
             load_tasks(self.tasks, metric="acc")
+        if self.held:
+            cut = {name: self.training[name] for name in ("cutoff",) if name in self.training}
+            tokenize_records(self.held, tokenizer, **cut)
         if self.text:
             text_ids(tokenizer, self.text)
         for sparsity in map(Sparsity.parse, sparsities):
@@ -77,19 +83,26 @@ class Recipe:
 
     def identity(self, model) -> dict[str, str]:
         """What makes the rows of this recipe, a word for each column of IDENTITY: what differs may not share a table."""
-        tasks = self.tasks if isinstance(self.tasks, str) else ",".join(self.tasks or ["-"])
+        tasks = ",".join(map(named, [self.tasks] if isinstance(self.tasks, str) else self.tasks or ["-"]))
         tokens = "" if self.text_tokens is None else f" tokens={self.text_tokens}"
         settings = {name: value for name, value in (("r", self.r), *sorted(self.training.items())) if value is not None}
         found = (
-            fingerprint(model),
+            identify(model),
             " held=".join(_hash_records(records) for records in (self.records, self.held) if records is not None),
-            _hash(str(batch.tolist()).encode() for batch in self.calibration),
+            _hash(str(batch.tolist()).encode() for batch in self.calibration)
+            + (f" draws={self.draws}" if self.draws != Recipe.draws else ""),
             (_hash([self.text.encode(errors="surrogatepass")]) if self.text else "-") + tokens,
             tasks if self.limit is None else f"{tasks} limit={self.limit}",
             " ".join(f"{name}={value}" for name, value in settings.items()) or "-",
             _version(),
         )
         return dict(zip(IDENTITY, found, strict=True))
+
+
+def identify(model) -> str:
+    """What a model computes: its weights, and where they say something else than their class's defaults, its settings."""
+    told = {k: v for k, v in model.config.to_diff_dict().items() if k not in UNTOLD}
+    return f"{fingerprint(model)}-{_hash([json.dumps(told, sort_keys=True, default=str).encode()])[:8]}"
 
 
 def _require(name: str, known: Iterable[str], kind: str) -> None:

@@ -12,15 +12,15 @@ import torch
 from transformers import set_seed
 
 from ..adapter.merging import merge
-from ..models import environment, fingerprint, load, peak_memory, reset_peak_memory
-from ..pruning.calibration import block_matrices
+from ..models import environment, load, peak_memory, reset_peak_memory
+from ..pruning.blocks import block_matrices
 from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
 from ..recover.evaluation import average_accuracy, evaluate
 from ..recover.perplexity import perplexity, record_loss
 from ..recover.training import Estimate, finetune
 from .baselines import attach, reconstruct, recover
-from .recipe import Recipe, Run
+from .recipe import Recipe, Run, identify
 
 
 def dense_and_recovered(
@@ -114,7 +114,7 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
     set_seed(run.seed)
     order = torch.randperm(len(recipe.calibration))[: recipe.draws]
     calibration = [recipe.calibration[i] for i in order.tolist()]
-    found |= {"model": fingerprint(model), "parameters": 0}
+    found |= {"model": identify(model), "parameters": 0}
     if method == "dense":
         scores = score(recipe, model, tokenizer)
         return {"zeros_before": scores["zeros"], "zeros_after": scores.pop("zeros"), **scores}
@@ -126,6 +126,8 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
     def train(trainable) -> None:
         found["parameters"] = sum(p.numel() for p in trainable.parameters() if p.requires_grad)
         training = {**recipe.training, "learning_rate": run.lr, "seed": run.seed, "progress": False}
+        if "norms" not in extras:
+            training.pop("norm_learning_rate", None)
         teacher = dense if "distill" in extras else None
         found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training))[
             "loss_last"

@@ -42,20 +42,28 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
 def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -> pd.DataFrame:
     """Every method minus `against`, seed by seed: same pruner, sparsity and seed, so same mask, records and order.
 
-    Returns method, pruner, sparsity, n (pairs), mean, half (of the 95 % interval, Student's t; NaN below two pairs) and
+    Returns method, pruner, sparsity, n (whole pairs), failed (pairs with a run that failed), mean, half (of the 95 % interval, Student's t; NaN below two pairs) and
     verdict: what `against` does, "wins" or "loses" where the interval is clear of 0, else "undecided". Of a perplexity or
     loss the smaller is better. Raises ValueError when `against` has no finite score.
     """
     key = ["pruner", "sparsity", "seed"]
-    scores = table.assign(score=finite(table[value])).dropna(subset=["score"])
+    if value not in table:
+        raise ValueError(f"no run of the table has the score {value!r}: it has {', '.join(table)}")
+    if len(twice := table[table.duplicated(["method", *key])]):
+        run = " ".join(map(str, twice[["method", *key]].iloc[0]))
+        raise ValueError(
+            f"the table has two runs of {run}, of two learning rates perhaps: nobody can tell which is meant"
+        )
+    scores = table.assign(score=finite(table[value]))
     ours = scores[scores["method"] == against][[*key, "score"]].rename(columns={"score": "ours"})
-    if ours.empty:
+    if not ours["ours"].notna().any():
         raise ValueError(f"no run of {against} has the score {value!r}: there is nothing to compare with")
     pairs = scores[~scores["method"].isin(["dense", against])].merge(ours, on=key)
     cells = pairs.assign(gain=pairs["score"] - pairs["ours"]).groupby(["method", "pruner", "sparsity"], sort=False)[
         "gain"
     ]
-    found = cells.agg(mean="mean", std="std", n="count").reset_index()
+    found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
+    found["failed"] -= found["n"]
     found["half"] = stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])
     sign = (
         np.sign(found["mean"])

@@ -6,6 +6,7 @@ Knows what a run is called, not how it is done (runs.py).
 import hashlib
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import fields, replace
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..models import load, require_writable
@@ -48,6 +50,8 @@ def rate_grid(
     methods: Sequence[str], sparsities: Sequence[str], rates: Sequence[float] | None = None, seeds: int = 1
 ) -> list[Run]:
     """What choose_rates() compares: every method that trains at every rate (None: RATES), pruned by Wanda."""
+    if wrong := [rate for rate in rates or () if not rate > 0]:
+        raise ValueError(f"a learning rate of {wrong[0]} teaches nothing: try positive ones")
     cells = itertools.product(range(seeds), sparsities, rates or RATES, filter(trains, methods))
     return [Run(method, "wanda", sparsity, seed, rate) for seed, sparsity, rate, method in cells]
 
@@ -73,6 +77,9 @@ def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, 
             lambda at: abs(ratio_of(at) - ratio_of(sparsity)) + (is_pattern(at) != is_pattern(sparsity))
         )
         table = table[far == far.groupby(table["method"]).transform("min")]
+    if "seed" in table:  # over the seeds that every rate of a method was tried with
+        tried = table.groupby("method")["lr"].transform("nunique")
+        table = table[table.groupby(["method", "seed"])["lr"].transform("nunique") == tried]
     scores = table.groupby(["method", "lr"], sort=False)["score"].agg(lambda runs: runs.mean(skipna=False))
     best = scores.dropna().sort_values(kind="stable").reset_index().groupby("method").tail(1)
     return dict(zip(best["method"], best["lr"].map(float), strict=True))
@@ -152,6 +159,15 @@ def sweep(
     this one are shared among them. say: told each row. A run that fails (diverges, say) gets a row with its error and no
     score. Raises ValueError, before any run, for a table whose rows another model, data, … made.
     """
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    try:
+        with FileLock(Path(tempfile.gettempdir()) / f"spp-lite-{name}.lock", timeout=0):
+            return _sweep(recipe, runs, path, jobs, say)
+    except Timeout:
+        raise ValueError(f"another sweep is writing {path}: wait for it, or name another --out") from None
+
+
+def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Callable[[str], None]) -> pd.DataFrame:
     table = read_table(path)
     model, tokenizer = load(recipe.model)
     made = recipe.identity(model)

@@ -1,6 +1,7 @@
 """Which weights go: patterns, criteria, the statistics they need, how a budget is spent, and prune() that joins them."""
 
-from .calibration import CalibrationError, block_linears, decoder_blocks, walk
+from .blocks import CalibrationError, block_linears, decoder_blocks
+from .calibration import walk
 from .prune import PruningReport, prune
 from .sparsity import Sparsity, SparsityError, measure
 

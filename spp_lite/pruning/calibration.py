@@ -1,7 +1,6 @@
 """Input statistics of linears, block by block, with the arguments that the model itself passes to its blocks.
 
-Hooks only: no line here names an architecture beyond "which module list holds the decoder blocks". Knows nothing about
-pruning criteria.
+Hooks only. Knows nothing about pruning criteria.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,46 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .blocks import CalibrationError, context, decoder_blocks, linears_of
+
 SAMPLE = 256  # input rows kept per linear, to measure the output error on
-
-
-class CalibrationError(ValueError):
-    """Calibration data or activations that give no statistics. Names the layer, the value and the way out."""
-
-
-def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The language model's decoder blocks and their dotted name: the largest list of modules that holds linears.
-
-    Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
-    """
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
-    found = [
-        (f"{prefix}.{name}".strip("."), module)
-        for name, module in (model.get_submodule(prefix) if prefix else model).named_modules()
-        if isinstance(module, nn.ModuleList) and linears_of(module)
-    ]
-    if not found:
-        raise CalibrationError(f"{type(model).__name__} has no decoder blocks: a list of modules that hold linears")
-    return max(found, key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
-
-
-def block_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every weight of two or more dimensions in the decoder blocks, by full name: what a share of zeros is counted
-    against. Beside the linears' these are fused experts, routers and convolutions, which prune() leaves dense."""
-    prefix, blocks = decoder_blocks(model)
-    return {f"{prefix}.{name}": weight for name, weight in blocks.named_parameters() if weight.dim() > 1}
-
-
-def linears_of(module: nn.Module) -> dict[str, nn.Module]:
-    """Every linear below a module, by dotted name: nn.Linear and what quantisation libraries derive from it."""
-    return {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
-
-
-def block_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear of the decoder blocks, by full name, in the model's order."""
-    prefix, blocks = decoder_blocks(model)
-    return {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}
 
 
 @dataclass
@@ -144,6 +106,14 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
     batches = [_as_inputs(batch, number) for number, batch in enumerate(calibration)]
     if not batches:
         raise CalibrationError("calibration is empty: give at least one LongTensor (batch, length)")
+    longest, most = max(batch["input_ids"].shape[1] for batch in batches), context(model)
+    if longest > most or model.config.is_encoder_decoder:
+        why = (
+            f"takes {most} tokens, not {longest}"
+            if longest > most
+            else "is an encoder-decoder: only magnitude prunes it"
+        )
+        raise CalibrationError(f"{type(model).__name__} {why}")
     name, blocks = decoder_blocks(model)
     keeps = [batch["attention_mask"].bool() if "attention_mask" in batch else None for batch in batches]
     training = model.training

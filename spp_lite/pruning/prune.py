@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import allocation as allocations
-from .calibration import BlockRun, InputStatistics, block_linears, block_matrices, walk
+from .blocks import block_linears, block_matrices
+from .calibration import BlockRun, InputStatistics, walk
 from .criteria import inverse_factor, magnitude_scores, sparsegpt_together, wanda_scores
 from .sparsity import Sparsity, SparsityError, measure
 
@@ -61,7 +62,7 @@ class PruningReport:
 
 def prune(
     model: nn.Module, calibration: Iterable[Tensor] | None = None, sparsity: str | float | Sparsity = "50%",
-    method: str = "wanda", *, skip: Iterable[str] = (), only: Iterable[str] = (),
+    method: str = "wanda", *, skip: str | Iterable[str] = (), only: str | Iterable[str] = (),
     allocation: str | Mapping[str, float] = "uniform", damping: float = 0.01, progress: bool = True,
 ) -> PruningReport:  # fmt: skip
     """Zero the least important weights of every linear of the decoder blocks, in place.
@@ -73,25 +74,24 @@ def prune(
     When it is stopped midway, finished layers are whole and the exception's note names them.
     Raises SparsityError and CalibrationError, each naming the layer, the value and the way out.
     """
-    sparsity, linears = Sparsity.parse(sparsity), _chosen(model, tuple(skip), tuple(only))
+    skip, only = ((names,) if isinstance(names, str) else tuple(names) for names in (skip, only))
+    sparsity, linears = Sparsity.parse(sparsity), _chosen(model, skip, only)
     _check_input(model, linears, sparsity, method, calibration)
     others = _left_dense(model, linears)
     calibration = list(calibration) if calibration is not None else None
     asked = _allocate(linears, sparsity, allocation, calibration, model)
-    bar = tqdm(total=len(linears), desc=f"prune {sparsity} {method}", disable=not progress)
-    run = _Run(linears, asked, method, damping, allocation != "uniform", bar)
-    try:
-        if calibration is None:
-            for name in linears:
+    with tqdm(total=len(linears), desc=f"prune {sparsity} {method}", disable=not progress) as bar:
+        run = _Run(linears, asked, method, damping, allocation != "uniform", bar)
+        try:
+            for name in linears if calibration is None else ():
                 run.prune_together([name], None)
-        else:
-            for here in walk(model, calibration):
+            for here in walk(model, calibration) if calibration is not None else ():
                 run.prune_block(here)
-    except BaseException as error:
-        error.add_note(f"stopped midway; pruned whole: {', '.join(run.rows) or 'none'}; every other layer is as it was")
-        raise
-    finally:
-        bar.close()
+        except BaseException as error:
+            error.add_note(
+                f"stopped midway; pruned whole: {', '.join(run.rows) or 'none'}; all others are as they were"
+            )
+            raise
     table = pd.DataFrame([run.rows[name] for name in linears])
     zeros = sum(round(row.reached * math.prod(row.shape)) for row in table.itertuples())
     zeros += sum(int((weight == 0).sum()) for weight in others.values() if not weight.is_meta)
@@ -216,8 +216,8 @@ def _left_dense(model, linears) -> dict[str, nn.Parameter]:
     if fused := [name for name in sizes if name not in every]:
         largest, share = max(fused, key=sizes.get), sum(sizes[name] for name in fused) / sum(sizes.values())
         warnings.warn(
-            f"{len(fused)} matrices of the decoder blocks, {share:.1%} of their weights, are no linears and stay dense, "
-            f"{largest} among them",
+            f"{len(fused)} matrices of the blocks, {share:.1%} of their weights, are no linears and stay dense, or no "
+            f"decoder's, {largest} among them",
             stacklevel=3,
         )
     return {name: weight for name, weight in block_matrices(model).items() if name not in chosen}

@@ -18,6 +18,10 @@ from ..adapter import check_adapter_weights
 from ..models import environment, fingerprint
 
 NOTE = "spp_run.json"  # beside every checkpoint: what made it
+SETTINGS = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor",
+    "bf16", "fp16",
+)  # fmt: skip
 
 
 class Note(TrainerCallback):
@@ -34,6 +38,7 @@ class Note(TrainerCallback):
             "seed": args.seed,
             "teacher": None if teacher is None else fingerprint(teacher),
             "norm_learning_rate": norm_rate,
+            **{name: str(getattr(args, name)) for name in SETTINGS},  # a resumed run would keep the old ones
         }
 
     def on_save(self, args, state, control, **kwargs) -> None:
@@ -48,7 +53,7 @@ class Note(TrainerCallback):
             return
         there = json.loads((checkpoint / NOTE).read_text())
         for key, now in self.made_by.items():
-            if there.get(key) != now:
+            if there.get(key) != now and (key in there or key not in SETTINGS):  # older notes lack them
                 raise ValueError(
                     f"{checkpoint} was made with another {key} ({there.get(key)}, now {now}): go on with what made it, "
                     "or name another output_dir"
@@ -72,16 +77,19 @@ def whole_checkpoint(model, args: TrainingArguments, note: Note) -> str | bool:
             continue
         note.compare(path)
         if isinstance(model, PeftModel):
-            check_adapter_weights(model, path)
+            named = path / model.active_adapters[0]  # PEFT's place for all but "default"
+            check_adapter_weights(model, named if named.is_dir() else path)
+        elif not list(path.glob("model*.safetensors")):
+            raise ValueError(f"{path} holds an adapter, and the model is no PeftModel: insert it with get_peft_model")
         return str(path)
     return False
 
 
 def _broken(checkpoint: Path) -> str:
     """Which file of a checkpoint is missing or was cut short; "" for none."""
-    if not list(checkpoint.glob("*.safetensors")):
+    if not list(checkpoint.rglob("*.safetensors")):
         return "it has no .safetensors file"
-    for path in (checkpoint / "trainer_state.json", *sorted(checkpoint.iterdir())):
+    for path in (checkpoint / "trainer_state.json", *sorted(checkpoint.rglob("*.*"))):
         try:
             if path.suffix == ".json":
                 json.loads(path.read_text())

@@ -13,6 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..pruning.blocks import context
 from .data import IGNORED, encode, tokenize_records
 
 LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
@@ -30,6 +31,8 @@ def perplexity(
     its window before it. batch_size: windows at a time, fewer where a large vocabulary would fill the memory. tokens: of
     a long text, so many from its start. Raises ValueError when the text is shorter than two tokens, or the loss is not finite.
     """
+    if tokens is not None and tokens < 2:
+        raise ValueError(f"tokens={tokens}: perplexity needs at least two")
     ids = text_ids(tokenizer, texts)[:tokens]
     check_ids(model, int(ids.max()))
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
@@ -65,6 +68,10 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
         for row in tqdm(tokenize_records(records, tokenizer, cutoff=cutoff), "held-out records", disable=not progress):
             ids, labels = (torch.tensor([row[name]], device=model.device) for name in ("input_ids", "labels"))
             check_ids(model, int(ids.max()))
+            if ids.shape[1] > context(model):
+                raise ValueError(
+                    f"a record has {ids.shape[1]} tokens, the model takes {context(model)}: set cutoff to that"
+                )
             logits = model(input_ids=ids, use_cache=False).logits[0, :-1].double()
             total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
             count += int((labels[0, 1:] != IGNORED).sum())

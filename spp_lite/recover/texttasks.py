@@ -7,7 +7,9 @@ import hashlib
 import json
 import random
 import re
+import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -30,28 +32,44 @@ def tasks_from_text(source: str | Path | Iterable[str], *, name: str = "text", i
     Raises ValueError for texts that give too few passages.
     """
     if isinstance(source, str | Path):
-        name, texts = f"text_{re.sub(r'[^a-z0-9]+', '_', Path(source).stem.lower())}", read_texts(source)
+        name, texts = Path(source).stem if name == "text" else name, read_texts(source)
     else:
         texts = list(source)
+    name = f"text_{re.sub(r'[^a-z0-9]+', '_', name.lower())}"
     if items < NEEDED:
         raise ValueError(f"items={items}: a task needs at least {NEEDED} passages")
     digest = hashlib.sha256(json.dumps([texts, items, seed, WORDS]).encode()).hexdigest()[:8]
     name, folder = f"{name}_{digest}", cache_folder() / "tasks" / f"{name}_{digest}"
-    if (folder / f"{name}.yaml").is_file():
+    if _is_whole(folder, name):
         return name
     draw = random.Random(seed)
     passages = _passages(texts, items)
     draw.shuffle(passages)
-    folder.mkdir(parents=True, exist_ok=True)
-    start = 0
-    for split, share in SPLITS.items():
-        end = start + round(share * min(items, len(passages)))
-        rows = [json.dumps(row, ensure_ascii=False) for row in _questions(passages[start:end], draw)]
-        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-        start = end
-    for task, split in ((f"{name}_val", "validation"), (name, "test")):  # the name that is looked for comes last
-        (folder / f"{task}.yaml").write_text(yaml.safe_dump(_task(task, split, folder)), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:  # whole or not at all
+        new, start = Path(scratch) / name, 0
+        new.mkdir()
+        for split, share in SPLITS.items():
+            end = start + round(share * min(items, len(passages)))
+            rows = [json.dumps(row, ensure_ascii=False) for row in _questions(passages[start:end], draw)]
+            (new / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            start = end
+        for task, split in ((f"{name}_val", "validation"), (name, "test")):
+            (new / f"{task}.yaml").write_text(yaml.safe_dump(_task(task, split, folder)), encoding="utf-8")
+        if folder.exists():  # torn, or made where the cache lay before
+            folder.rename(Path(scratch) / "old")
+        with suppress(OSError):  # another process was quicker
+            new.rename(folder)
     return name
+
+
+def _is_whole(folder: Path, name: str) -> bool:
+    """Is the task there, with its data where its settings say?"""
+    try:
+        made = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+        return made == _task(name, "test", folder) and all((folder / f"{split}.jsonl").is_file() for split in SPLITS)
+    except (OSError, yaml.YAMLError):
+        return False
 
 
 def _passages(texts: list[str], items: int) -> list[tuple[str, str]]:
@@ -65,12 +83,14 @@ def _passages(texts: list[str], items: int) -> list[tuple[str, str]]:
                 (start, _), (_, middle) = spans[first], spans[first + words // 2 - 1]
                 begin, end = spans[first + words // 2][0], spans[first + words - 1][1]
                 found.append((text[start:middle], text[begin:end]))
-        found = list({second: (first, second) for first, second in found}.values())  # no continuation stands twice
+        for half in (0, 1):  # no continuation stands twice, no beginning has two
+            found = list({pair[half]: pair for pair in reversed(found)}.values())[::-1]
         if len(found) >= (NEEDED if words == FEWEST else max(items, NEEDED)):
             return found
         if words == FEWEST:
             raise ValueError(
-                f"the texts give {len(found)} passages of {words} words, too few for a task: give more text"
+                f"the texts give {len(found)} different passages of {words} words (what blanks part), too few for a task: "
+                "give more text"
             )
         words = max(FEWEST, words // 2)
 

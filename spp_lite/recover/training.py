@@ -3,21 +3,32 @@
 Works for any model whose trainable parameters are marked: an SPP or other PEFT adapter, or a whole model.
 """
 
+import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import extract_model_from_parallel
 from datasets import Dataset
-from peft import PeftModel
 from torch import nn
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import norm_weights
 from .checkpoints import Note, whole_checkpoint
+from .checks import check_rows, check_teacher, check_trainable
 from .data import tokenize_records
 
 LOGITS = 2**26  # values: a quarter GiB in float32, of which loss and backward make a few copies
@@ -38,18 +49,20 @@ def finetune(
     count the prompt in the loss too, as the authors do. teacher: the dense model; what it predicts and thinks is then
     learned, not what the records say: KL(teacher ‖ model) plus the distance of the hidden states, at the tokens that
     count in the loss. norm_learning_rate: of the norms' weights, where they are trained, as with
-    SppConfig(modules_to_save=norm_names(model)); None: learning_rate. Returns transformers' TrainOutput; metrics["history"] holds the logged losses
-    and learning rates. Raises ValueError when nothing is trainable, no record fits the cutoff, a token has no
-    embedding, or the loss is not finite.
+    SppConfig(modules_to_save=norm_names(model)); None: learning_rate. Returns transformers' TrainOutput;
+    metrics["history"] holds the logged losses and learning rates. Raises ValueError for what would teach nothing or the
+    wrong thing (checks.py), no record that fits the cutoff, and a loss that is not finite.
     """
     if args is None and (max_steps < 1 or batch_size < 1 or not learning_rate >= 0):
-        raise ValueError(
-            f"max_steps={max_steps} and batch_size={batch_size} must be at least 1, learning_rate={learning_rate} at least 0"
-        )
-    _require_trainable(model)
-    rows = _rows(model, dataset, tokenizer, cutoff, train_on_inputs, teacher)
-    given = {"max_steps": max_steps, "learning_rate": learning_rate}
-    given |= {"batch_size": batch_size, "seed": seed, "progress": progress, "bf16": bf16}
+        wrong = f"max_steps={max_steps} and batch_size={batch_size} must be at least 1"
+        raise ValueError(f"{wrong}, learning_rate={learning_rate} at least 0")
+    check_trainable(model, norm_learning_rate)
+    rows = dataset
+    if "labels" not in getattr(dataset, "column_names", ()):
+        rows = tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
+    rows = check_rows(model, rows, tokenizer)
+    given = {"max_steps": max_steps, "learning_rate": learning_rate, "batch_size": batch_size}
+    given |= {"seed": seed, "progress": progress, "bf16": bf16}
     parts = _parts(batch_size, cutoff * model.get_input_embeddings().num_embeddings)
     with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
         args = args or default_arguments(scratch, **given, parts=parts)
@@ -57,20 +70,48 @@ def finetune(
             raise ValueError(
                 f"output_dir={args.output_dir} is a model's folder, which would take the adapter for its own"
             )
+        if teacher is not None:
+            check_teacher(teacher, model, args)
         note = Note(model, rows, args, teacher, norm_learning_rate)
-        trainer = _Trainer(
-            model, args, teacher=teacher, norm_rate=norm_learning_rate, train_dataset=rows, callbacks=[*(callbacks or []), note],
-            data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
-        cache, model.config.use_cache = model.config.use_cache, False
-        try:
-            output = trainer.train(resume_from_checkpoint=whole_checkpoint(model, args, note))
-        finally:
-            model.config.use_cache = cache
-            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # it would go on in bfloat16 for good
+        made = {"train_dataset": rows, "data_collator": DataCollatorForSeq2Seq(tokenizer, padding=True)}
+        callbacks = [*(callbacks or []), note]
+        with _as_it_was(model):
+            trainer = _Trainer(model, args, teacher=teacher, norm_rate=norm_learning_rate, callbacks=callbacks, **made)
+            trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
+            output = _train(trainer, whole_checkpoint(model, args, note))
     model.eval()
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Trainer turns a model's cache off and leaves it computing in bfloat16; afterwards neither is so."""
+    cache, model.config.use_cache = model.config.use_cache, False
+    try:
+        yield
+    finally:
+        model.config.use_cache = cache
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
+
+
+def _train(trainer: Trainer, checkpoint: str | bool) -> TrainOutput:
+    """Trainer.train(), but for a run that is finished already: Trainer would add a step to it each time it is started."""
+    args = trainer.args
+    if checkpoint:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        asked = (
+            args.max_steps
+            if args.max_steps > 0
+            else state.max_steps
+            if state.num_train_epochs == args.num_train_epochs
+            else 0
+        )
+        if 0 < asked <= state.global_step:
+            trainer._load_from_checkpoint(checkpoint)
+            trainer.state = state
+            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+            return TrainOutput(state.global_step, sum(losses) / len(losses) if losses else math.nan, {})
+    return trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def default_arguments(
@@ -91,41 +132,15 @@ def _parts(batch_size: int, logits: int) -> int:
     return batch_size // (sizes or [1])[0]
 
 
-def _require_trainable(model) -> None:
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        return
-    way = "insert an adapter first, e.g. get_peft_model(model, SppConfig())"
-    if isinstance(model, PeftModel):
-        way = "load the adapter with PeftModel.from_pretrained(…, is_trainable=True)"
-    raise ValueError(f"no parameter is trainable: {way}")
-
-
-def _rows(model, dataset: Dataset, tokenizer, cutoff: int, train_on_inputs: bool, teacher) -> Dataset:
-    """Tokens and labels, every token of which has an embedding."""
-    rows = dataset
-    if "labels" not in dataset.column_names:
-        rows = tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
-    size = model.get_input_embeddings().num_embeddings
-    highest = max(max(ids) for ids in rows["input_ids"])
-    if highest >= size:
-        raise ValueError(f"the records hold token {highest}, the model has {size} embeddings: load its own tokenizer")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
-        raise ValueError(
-            f"the padding token's number {tokenizer.pad_token_id} has none of the model's {size} embeddings: "
-            "set tokenizer.pad_token to one that has, e.g. tokenizer.eos_token"
-        )
-    if teacher is not None and teacher.config.get_text_config().vocab_size != model.config.get_text_config().vocab_size:
-        raise ValueError("teacher and model have vocabularies of other sizes: name the dense model that was pruned")
-    return rows
-
-
 class _Trainer(Trainer):
     """Trainer that stops at a loss that is no number (Trainer itself logs the last good one) and that can distil: the
     pruned model then learns what its dense parent predicts, not what the records say."""
 
     def __init__(self, *args, teacher: nn.Module | None, norm_rate: float | None, **kwargs) -> None:
         super().__init__(*args, compute_loss_func=self._distance if teacher is not None else None, **kwargs)
-        self.teacher = teacher if teacher is None else teacher.eval().to(self.args.device)
+        self.teacher = teacher if teacher is None else teacher.eval()
+        if teacher is not None and not (hasattr(teacher, "hf_device_map") or getattr(teacher, "is_quantized", False)):
+            teacher.to(self.args.device)
         self.norm_rate = norm_rate
 
     def create_optimizer(self, *args, **kwargs):

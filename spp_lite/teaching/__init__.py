@@ -11,7 +11,8 @@ from ..experiment.statistics import paired, summarise
 from ..experiment.table import choose_rates, write_table
 from ..models import embedded, is_tiny, load_tokenizer, resolve, save
 from ..pruning.allocation import budget
-from ..pruning.calibration import block_linears, walk
+from ..pruning.blocks import block_linears
+from ..pruning.calibration import walk
 from ..pruning.criteria import inverse_factor, sparsegpt, sparsegpt_together
 from ..pruning.sparsity import SparsityError, measure
 from ..recover.data import (

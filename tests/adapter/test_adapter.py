@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from spp_lite import SppConfig, prune
 from spp_lite.adapter.kernels import effective_weight, row_blocks, spp_linear, spp_linear_ref
 from spp_lite.adapter.tuner import SppLinear
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.pruning.sparsity import SparsityError
 
 IDS = torch.randint(0, 96, (4, 10), generator=torch.Generator().manual_seed(3))

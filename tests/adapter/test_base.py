@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM
 
 from spp_lite import SppConfig, merge
 from spp_lite.adapter import load_adapter
-from spp_lite.adapter.base import SAMPLE, compare, misfit, sample_zeros
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.adapter.base import SAMPLE, compare, misfit, sample
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.pruning.sparsity import SparsityError
 
 ROUNDED = "made on weights of type .*rounding made zeros of"
@@ -116,10 +116,22 @@ def test_only_a_coarser_type_may_have_more_zeros_and_not_many_more(base, some, f
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 32), (128, 344)])
 def test_samples_are_where_they_say(shape):
     weight = torch.randn(shape) * (torch.rand(shape) > 0.5)
-    found = int(sample_zeros(weight), 16)
+    zeros, values = sample(weight)
+    found = int(zeros, 16)
     places = [(k + 1) * 2654435761 % weight.numel() for k in range(SAMPLE)]
     assert [bool(found >> k & 1) for k in range(SAMPLE)] == [bool(weight.view(-1)[place] == 0) for place in places]
     assert len(set(places)) >= min(weight.numel(), SAMPLE) / 2
+    assert values == pytest.approx([float(x) for x in weight.view(-1)[places] if x != 0][:8], rel=1e-5)
+
+
+def test_the_same_zeros_with_other_weights_are_another_base(tmp_path):
+    model = adapted(r=4)
+    model.save_pretrained(tmp_path)
+    merged = model.merge_and_unload()
+    with pytest.raises(SparsityError, match=r"the same zeros and other weights .* not one into which it was merged"):
+        load_adapter(merged, tmp_path)
+    for dtype in (torch.bfloat16, torch.float16):  # rounding alone is the same base
+        load_adapter(small().to(dtype), tmp_path)
 
 
 @pytest.mark.parametrize("config", [{"r": 4}, {"r": 4, "dropout": 0.1}, {"r": 5, "token_fraction": 0.5}])

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, BertForTokenClassification, BertM
 from spp_lite import SppConfig, merge, prune, to_hira
 from spp_lite.adapter import load_adapter
 from spp_lite.adapter.tuner import SppLinear
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.models import save
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.pruning.sparsity import SparsityError, measure
 
 
@@ -328,3 +329,46 @@ def test_one_of_several_adapters_is_exported_merged_or_not(tmp_path):
     model.merge_adapter()
     to_hira(model, tmp_path, "second")
     torch.testing.assert_close(logits(load_adapter(small(), tmp_path)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["refilled", "scaled"])
+def test_a_base_that_changed_under_its_adapter_is_not_proved(change):
+    model = adapted(r=4)
+    for module in model.modules():
+        if hasattr(module, "spp_alpha"):
+            weight = module.base_layer.weight.data
+            weight.add_(0.01) if change == "refilled" else weight.mul_(1.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(SparsityError, match=r"was made on a base with (other zeros|the same zeros and other weights)"):
+        merge(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("other", [{"form": "spp"}, {"form": "direct"}, {"form": "spp", "scaling": 8.0}])
+def test_weights_that_mean_something_else_are_not_loaded_over_an_adapter(tmp_path, other):
+    adapted(r=4, **other).save_pretrained(tmp_path)
+    model = peft.get_peft_model(small(), SppConfig(form="spp", r=4))
+    if other == {"form": "spp"}:
+        model.load_adapter(tmp_path, "default")
+        return
+    with pytest.raises(ValueError, match="made with another form, scaling or scaling_pattern than adapter 'default'"):
+        model.load_adapter(tmp_path, "default")
+
+
+def test_an_export_does_not_take_the_place_of_a_model_or_of_another_adapter(tmp_path):
+    model = adapted(r=4)
+    model.save_pretrained(tmp_path / "adapter")
+    small().save_pretrained(tmp_path / "base")
+    for name in ("adapter", "base"):
+        before = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        with pytest.raises(ValueError, match="holds a model or another adapter, which would be lost"):
+            to_hira(model, tmp_path / name)
+        assert before == {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+    for _ in range(2):  # over its own it may be written again
+        to_hira(model, tmp_path / "hira")
+    with pytest.raises(ValueError, match="carries an adapter: merge"):
+        save(model, None, tmp_path / "base")
+    model = small()
+    model.add_adapter(SppConfig(r=4))
+    with pytest.raises(SparsityError, match=r"is no PeftModel: insert it with peft.get_peft_model"):
+        merge(model)

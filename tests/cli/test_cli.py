@@ -17,7 +17,7 @@ import spp_lite
 from spp_lite import Sparsity, load
 from spp_lite.cli import COMMANDS, main
 from spp_lite.models import save
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 
 
 @pytest.mark.parametrize("method, sparsity", [("sparsegpt", "2:4"), ("magnitude", "75%")])

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from spp_lite import prune
 from spp_lite.experiment.baselines import METHODS, attach, recover
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.teaching.figures import parameter_table
 
 IDS = torch.randint(0, 96, (8, 12), generator=torch.Generator().manual_seed(3))

@@ -98,10 +98,16 @@ def test_paired_differences_have_students_interval_and_a_verdict_from_it(pairs, 
 
 def test_only_the_same_mask_and_seed_make_a_pair_and_one_pair_decides_nothing():
     rows = [("spp", "wanda", "75%", 0, 0.5), ("spp", "wanda", "75%", 1, NAN), ("spp", "wanda", "2:8", 1, 0.1)]
+    with pytest.raises(ValueError, match="two runs of spp wanda 75% 0"):
+        paired(table_of([*rows, rows[0]]))
+    with pytest.raises(ValueError, match="has the score 'perplexity'"):
+        paired(table_of(rows), "perplexity")
     rows += [("none", "wanda", "75%", seed, 0.2) for seed in range(4)]
     rows += [("none", "magnitude", "75%", 0, 0.9), ("none", "wanda", "2:8", 0, 0.9), ("dense", "dense", "0%", 0, 1.0)]
     (row,) = paired(table_of(rows)).itertuples()
-    assert (row.pruner, row.n, row.verdict) == ("wanda", 1, "undecided") and row.mean == pytest.approx(-0.3)
+    assert (row.pruner, row.n, row.failed, row.verdict) == ("wanda", 1, 1, "undecided") and row.mean == pytest.approx(
+        -0.3
+    )
     assert np.isnan(row.half)
     with pytest.raises(ValueError, match="no run of hira has the score 'accuracy'"):
         paired(table_of(rows), against="hira")

@@ -282,7 +282,7 @@ def test_a_sparsity_is_one_cell_however_it_is_written(one, other):
     [
         ({"tasks": None}, "nothing would be scored"),
         ({"tasks": [], "text": ""}, "nothing would be scored"),
-        ({"training": {"steps": 3}}, r"finetune\(\) has no setting steps"),
+        ({"training": {"steps": 3}}, r"training=steps is no setting of finetune"),
         ({"pruner": "obs"}, "pruner 'obs' is none of"),
     ],
 )
@@ -439,3 +439,55 @@ def test_a_command_keeps_tables_apart_and_finds_each_again(recipe, models, done,
     sweep(recipe, RUNS[:2], path)
     assert len(done) == 4  # nothing is done twice
     assert sum(len(pd.read_csv(file)) for file in tmp_path.glob("*.csv")) == 4  # nothing is lost
+
+
+def test_what_a_model_computes_is_part_of_its_rows(recipe, models):
+    model = AutoModelForCausalLM.from_pretrained(models[0])
+    made = recipe.identity(model)
+    model.config.use_cache = False  # computes the same
+    assert recipe.identity(model) == made
+    model.config.rms_norm_eps = 1e-3
+    assert recipe.identity(model)["model"] != made["model"]
+    assert replace(recipe, draws=3).identity(model)["calibration"] != made["calibration"]
+    with pytest.raises(ValueError, match="is no setting of finetune"):
+        replace(recipe, training={"seed": 3})
+
+
+def test_a_rate_that_was_chosen_before_does_not_count_among_the_seeds(files, tmp_path, capsys):
+    command = [
+        "sweep",
+        *files.split(),
+        "--methods",
+        "none",
+        "spp",
+        "--pruners",
+        "magnitude",
+        "--sparsity",
+        "2:4",
+        "--seeds",
+        "1",
+    ]
+    for rate in ("1e-2", "1e-3"):
+        assert main([*command, "--try-rates", rate]) == 0
+        assert f"'spp': {float(rate)}" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out" / "sweep.csv")
+    assert sorted(table.loc[table["method"] == "spp", "lr"]) == [1e-3, 1e-2]
+    assert main([*command, "--try-rates", "1e-3"]) == 0
+    assert "(3 rows, 0 of them failed)" in capsys.readouterr().out
+    for wrong, message in (
+        (["--try-rates", "0", "1e-3"], "a learning rate of 0.0 teaches nothing"),
+        (["--norm-learning-rate", "1e-3"], "no method ends in +norms"),
+        (["--quick", "--try-rates", "1e-3"], "--try-rates has no effect"),
+    ):
+        assert main([*command, *wrong]) == 2 and message in capsys.readouterr().err
+
+
+def test_two_sweeps_do_not_write_one_table(recipe, done, tmp_path, monkeypatch):
+    def again(recipe, run):
+        with pytest.raises(ValueError, match="another sweep is writing"):
+            sweep(recipe, RUNS[:1], tmp_path / "sweep.csv")
+        return {**asdict(run), "error": "", "accuracy": 0.5, "seconds": 1.0}
+
+    monkeypatch.setattr(tables, "do_run", again)
+    assert len(sweep(recipe, RUNS[:1], tmp_path / "sweep.csv")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]

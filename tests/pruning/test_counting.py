@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config
 
 from spp_lite import prune
-from spp_lite.pruning.calibration import CalibrationError, block_linears, block_matrices, decoder_blocks
+from spp_lite.pruning.blocks import CalibrationError, block_linears, block_matrices, decoder_blocks
 from spp_lite.pruning.sparsity import SparsityError
 
 SMALL = {

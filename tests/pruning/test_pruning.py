@@ -6,7 +6,8 @@ import transformers as tf
 
 from spp_lite import Sparsity, prune
 from spp_lite.pruning.allocation import outlier_share
-from spp_lite.pruning.calibration import CalibrationError, block_linears, decoder_blocks, linears_of, walk
+from spp_lite.pruning.blocks import CalibrationError, block_linears, decoder_blocks, linears_of
+from spp_lite.pruning.calibration import walk
 from spp_lite.pruning.prune import PruningReport
 from spp_lite.pruning.sparsity import SparsityError, measure
 from spp_lite.teaching import plot_pruning_report

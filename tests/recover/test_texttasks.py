@@ -52,7 +52,7 @@ def test_places_are_drawn_and_the_same_text_gives_the_same_task(cache, tmp_path)
 
 
 def test_too_little_text_is_said():
-    with pytest.raises(ValueError, match=r"the texts give 2 passages of 8 words, too few for a task"):
+    with pytest.raises(ValueError, match=r"the texts give 2 different passages of 8 words .*, too few for a task"):
         tasks_from_text(["one two three four five six seven eight nine", "a b c d e f g h"])
 
 
@@ -65,3 +65,25 @@ def test_a_file_is_scored_by_its_name_and_the_model_that_knows_it_is_right():
     name = table["task"][0]
     assert name.startswith("text_validation_")
     assert evaluate(model, tokenizer, f"{name}_val", limit=10, progress=False)["n"][0] == 10
+
+
+def test_a_beginning_that_texts_share_is_asked_once(cache):
+    shared = " ".join(f"same{word}" for word in range(24))
+    texts = [f"{shared} " + " ".join(f"w{text}x{word}" for word in range(24)) for text in range(60)]
+    found = [item["context"] for split in items(cache, tasks_from_text(texts)).values() for item in split]
+    assert len(found) == len(set(found)) >= 40
+
+
+def test_a_task_that_was_torn_or_moved_is_made_again(cache, monkeypatch):
+    name = tasks_from_text(TEXTS, name="My prose")
+    assert name.startswith("text_my_prose_")
+    whole = {path.name: path.read_bytes() for path in (cache / name).iterdir()}
+    (cache / name / f"{name}.yaml").write_text("")
+    assert tasks_from_text(TEXTS, name="My prose") == name
+    assert whole == {path.name: path.read_bytes() for path in (cache / name).iterdir()}
+    assert [path.name for path in cache.iterdir()] == [name]
+    moved = cache.parent.with_name("elsewhere")
+    cache.parent.rename(moved)
+    monkeypatch.setenv("SPP_CACHE", str(moved))
+    tasks_from_text(TEXTS, name="My prose")
+    assert str(moved) in (moved / "tasks" / name / f"{name}.yaml").read_text()

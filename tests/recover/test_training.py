@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_seed
 
 from spp_lite import SppConfig, finetune, load, load_alpaca, merge, prune
 from spp_lite.adapter import load_adapter
@@ -164,10 +164,11 @@ def test_the_update_is_the_same_however_a_batch_is_cut(pruned, tmp_path, taught)
 def stopped(pruned, records, tmp_path):
     """A run with checkpoints after steps 2 and 4, and a function that goes on with it."""
 
-    def go_on(model=None, data=records, resume="true", seed=1, steps=6, **config):
+    def go_on(model=None, data=records, resume="true", seed=1, steps=6, learning_rate=1e-2, **config):
         adapted = peft.get_peft_model(model or copy.deepcopy(pruned[0]), SppConfig(r=4, **config))
         given = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": resume}
-        args = arguments(tmp_path / "run", **given, per_device_train_batch_size=2, seed=seed)
+        given |= {"learning_rate": learning_rate, "seed": seed}
+        args = arguments(tmp_path / "run", **given, per_device_train_batch_size=2)
         return finetune(adapted, data, pruned[1], args=args)
 
     go_on(resume=None, steps=4)
@@ -284,3 +285,96 @@ def test_in_bfloat16_a_run_goes_nearly_as_in_float32_and_its_factors_stay_wide(p
 )
 def test_a_batch_goes_through_in_parts_that_fit(batch, logits, parts):
     assert _parts(batch, logits) == parts
+
+
+def wide():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 3072, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).eval()
+
+
+@pytest.mark.parametrize(
+    "teacher, more, message",
+    [
+        (lambda model: model, {}, "shares its weights with the model"),
+        (lambda model: copy.deepcopy(model), {}, "has 7[45]% zeros, as many as the model"),
+        (lambda model: wide(), {}, "teacher's num_hidden_layers is 2, the model's 4"),
+        (lambda model: "tiny", {}, "teacher='tiny' is no model"),
+        (lambda model: load("tiny")[0], {"label_smoothing_factor": 0.1}, "label_smoothing_factor has no place"),
+    ],
+)
+def test_a_teacher_that_has_nothing_to_teach_is_refused(pruned, records, tmp_path, teacher, more, message):
+    model, tokenizer = pruned
+    teacher = teacher(model)
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    with pytest.raises(ValueError, match=message):
+        finetune(adapted, records, tokenizer, args=arguments(tmp_path, **more), teacher=teacher)
+
+
+def test_what_would_train_something_else_than_is_meant_is_said(pruned, records):
+    model, tokenizer = pruned
+    adapted = peft.get_peft_model(copy.deepcopy(model), SppConfig(r=4))
+    given = {"max_steps": 1, "batch_size": 2, "progress": False}
+    for rate, message in ((1e-2, "no norm is trainable"), (-1.0, "0 or more"), (float("nan"), "0 or more")):
+        with pytest.raises(ValueError, match=message):
+            finetune(adapted, records, tokenizer, norm_learning_rate=rate, **given)
+    adapted.merge_adapter()
+    with pytest.raises(ValueError, match=r"is merged: call unmerge_adapter\(\) first"):
+        finetune(adapted, records, tokenizer, **given)
+    adapted.unmerge_adapter()
+    adapted.base_model.disable_adapter_layers()
+    with pytest.raises(ValueError, match=r"is disabled: call enable_adapter_layers\(\) first"):
+        finetune(adapted, records, tokenizer, **given)
+    with pytest.warns(UserWarning, match="training fills the zeros of 28 trainable linears, model.layers.0"):
+        finetune(copy.deepcopy(model), records, tokenizer, learning_rate=1e-5, **given)
+    half = attach(copy.deepcopy(model).to(torch.bfloat16), "spp", norms=True)
+    with pytest.warns(UserWarning, match=r"trained tensors are bfloat16, .*norm.* which rounds small steps away"):
+        finetune(half, records, tokenizer, **given)
+
+
+def test_rows_that_teach_nothing_and_rows_that_do_not_fit(pruned):
+    model, tokenizer = pruned
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    empty = {"input_ids": [5, 6, 7], "attention_mask": [1] * 3, "labels": [9, -100, -100]}
+    rows = Dataset.from_list([empty, empty | {"labels": [-100, 6, 7]}])
+    with pytest.warns(UserWarning, match="1 of 2 rows have no token that counts in the loss: left out"):
+        assert finetune(adapted, rows, tokenizer, max_steps=1, batch_size=1, progress=False).training_loss > 0
+    with pytest.raises(ValueError, match="none of the 1 rows has a token that counts"):
+        finetune(adapted, rows.select([0]), tokenizer, progress=False)
+    long = Dataset.from_list([{name: [5] * 1100 for name in ("input_ids", "attention_mask", "labels")}])
+    with pytest.raises(ValueError, match="a record has 1100 tokens, the model takes 1024: set cutoff to at most 1024"):
+        finetune(adapted, long, tokenizer, progress=False)
+
+
+def test_a_model_keeps_its_cache_switch(pruned, records, tmp_path):
+    model, tokenizer = pruned
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    finetune(adapted, records, tokenizer, max_steps=1, batch_size=2, progress=False)
+    merged, _ = merge(adapted)
+    merged.save_pretrained(tmp_path)
+    assert merged.config.use_cache and '"use_cache": true' in (tmp_path / "config.json").read_text()
+
+
+def test_a_resumed_run_keeps_its_settings_and_a_finished_one_stays_finished(stopped):
+    folder, go_on = stopped
+    with pytest.raises(ValueError, match="checkpoint-4 was made with another learning_rate"):
+        go_on(learning_rate=1e-3)
+    first = go_on()
+    again = go_on()
+    assert first.global_step == again.global_step == 6 and again.training_loss > 0
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+
+
+def test_a_named_adapter_goes_on_where_it_was(pruned, records, tmp_path):
+    def run(resume, steps):
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4), adapter_name="mine")
+        given = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": resume}
+        args = arguments(tmp_path, **given, per_device_train_batch_size=2)
+        return finetune(adapted, records, pruned[1], args=args)
+
+    run(None, 2)
+    output = run("true", 4)
+    assert (
+        output.global_step == 4 and [entry["step"] for entry in output.metrics["history"] if "loss" in entry][-1] <= 4
+    )
+    assert not (tmp_path / "checkpoint-2" / "adapter_model.safetensors").exists()

@@ -6,7 +6,7 @@ from peft import get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from spp_lite import Sparsity, SppConfig
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.teaching.figures import parameter_table
 from spp_lite.teaching.labs.real import (
     CONFIGS,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...adapter.kernels import effective_weight, row_blocks
-from ...pruning.calibration import block_linears
+from ...pruning.blocks import block_linears
 from .common import answer, compare
 
 CASES = [(12, 8, 3, 2.0, (5,)), (10, 6, 4, 0.5, (2, 3)), (9, 4, 1, 1.5, (4,))]  # out, in, r, s, leading dims of x

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ...pruning.calibration import block_linears
+from ...pruning.blocks import block_linears
 from .common import answer, compare
 
 

@@ -14,7 +14,7 @@ from ...adapter.kernels import effective_weight
 from ...adapter.merging import TOLERANCE
 from ...experiment.plotting import STYLE
 from ...models import load
-from ...pruning.calibration import block_linears
+from ...pruning.blocks import block_linears
 from ...pruning.prune import prune
 from ...pruning.sparsity import SparsityError, find_pattern
 from ..widgets import Lab, choice

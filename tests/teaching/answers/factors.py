@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from spp_lite.adapter.kernels import spp_linear
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.teaching.checks import ex_05a, ex_05b, ex_05c
 
 

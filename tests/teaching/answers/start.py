@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from spp_lite.pruning.calibration import block_linears
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.teaching.checks import ex_00a, ex_00b
 
 

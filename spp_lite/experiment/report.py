@@ -1,0 +1,79 @@
+"""What is said and drawn of a table of runs: its cells, what paired differences tell apart, every figure that it allows.
+
+Returns text and figures. Computes no run, prints nothing, writes nothing.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import plotting
+from .statistics import by_sparsity, gap_recovered, paired, ratio_of, summarise
+
+SCORES = ("accuracy", "perplexity", "alpaca_perplexity")
+
+
+def texts_of(table: pd.DataFrame) -> Iterator[str]:
+    """Each pruner's cells, a score at a time, then what is told apart from SPP."""
+    scores = [name for name in SCORES if name in table]
+    for pruner, score in itertools.product(filter("dense".__ne__, table["pruner"].unique()), scores):
+        unit = " in percent" if score == "accuracy" else ""
+        cells = summarise(table[table["pruner"] == pruner], score)
+        scale = 100 if unit else 1
+        text = [
+            f"{scale * row.mean:.1f}" + f" ± {scale * row.half:.1f}" * (row.n > 1) + _partly(row) if row.n else "failed"
+            for row in cells.itertuples()
+        ]
+        yield f"{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds\n{_grid(cells.assign(text=text))}"
+    for score in scores if "spp" in set(_whole(table)["method"]) else ():
+        found, scale = paired(table, score), 100 if score == "accuracy" else 1
+        for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
+            text = [
+                f"{scale * row.mean:+.1f} ± {scale * row.half:.1f}, {row.verdict}{_partly(row)}"
+                for row in rows.itertuples()
+            ]
+            head = f"{pruner}: {score} minus that of SPP, paired by seed, 95 % interval; SPP wins, loses, undecided"
+            yield f"{head}\n{_grid(rows.assign(text=text))}"
+
+
+def _partly(row) -> str:
+    return f" ({row.n} of {row.n + row.failed})" if row.failed else ""
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["error"].fillna("") == ""] if "error" in table else table
+
+
+def _grid(cells: pd.DataFrame) -> str:
+    """A row a method, a column a sparsity."""
+    found = cells.pivot(index="method", columns="sparsity", values="text")
+    return found.loc[cells["method"].unique(), by_sparsity(cells["sparsity"])].to_string(na_rep="-")
+
+
+def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Figure]:
+    """Name → figure: each score against sparsity, of the criterion that most methods were tried with; then the others."""
+    sparse = table[table["pruner"] != "dense"]
+    pruner = sparse.groupby("pruner", sort=False)["method"].nunique().idxmax()
+    here = table[table["pruner"].isin(["dense", pruner])]
+    scores = [name for name in SCORES if name in table]
+    about = {"chance": chance, "title": f"pruned by {pruner}"}
+    figures = {name: plotting.plot_accuracy_vs_sparsity(here, value=name, **about) for name in scores}
+    if "none" in set(table["method"]):
+        figures["criteria"] = plotting.plot_criteria(table, value=scores[min(1, len(scores) - 1)], chance=chance)
+    if "accuracy" not in table:
+        return figures
+    asked = set(table.loc[table["pruner"] == pruner, "sparsity"])
+    cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
+    if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
+        figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
+    if {"spp"} < set(_whole(here)["method"]) - {"dense"}:
+        figures["paired"] = plotting.plot_paired(table, pruner=pruner)
+    if plotting.shared_sparsities(table):
+        figures["pruners"] = plotting.plot_pruners(table, chance=chance)
+    if table["parameters"].max() > 0:
+        figures["parameters"] = plotting.plot_parameters(table, **cell)
+    if plotting.task_columns(table):
+        figures["tasks"] = plotting.plot_tasks(table, **cell)
+    return figures

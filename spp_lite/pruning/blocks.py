@@ -1,0 +1,63 @@
+"""Where a model's decoder blocks are, and the matrices in them.
+
+No line here names an architecture beyond "which module list holds the decoder blocks".
+"""
+
+import math
+
+from torch import nn
+
+
+class CalibrationError(ValueError):
+    """Calibration data or activations that give no statistics. Names the layer, the value and the way out."""
+
+
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The language model's decoder blocks and their dotted name: the largest list of modules that holds linears.
+
+    Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
+    """
+    return _blocks(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
+
+
+def _blocks(model: nn.Module, part: nn.Module) -> tuple[str, nn.ModuleList]:
+    prefix = next((name for name, module in model.named_modules() if module is part), "")
+    found = [
+        (f"{prefix}.{name}".strip("."), module)
+        for name, module in (model.get_submodule(prefix) if prefix else model).named_modules()
+        if isinstance(module, nn.ModuleList) and linears_of(module)
+    ]
+    if not found:
+        other = {type(module).__name__ for module in model.modules()} & {"Conv1D"}
+        why = "; its matrices are Conv1D, which is not pruned here" if other else ""
+        raise CalibrationError(
+            f"{type(model).__name__} has no decoder blocks: a list of modules that hold linears{why}"
+        )
+    return max(found, key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
+
+
+def block_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every weight of two or more dimensions in the decoder blocks, by full name: what a share of zeros is counted
+    against. Beside the linears' these are fused experts, routers, convolutions and an encoder's, which stay dense."""
+    found = [decoder_blocks(model)]
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        found.append(_blocks(model, model.get_encoder()))
+    weights = ((f"{prefix}.{name}", weight) for prefix, blocks in found for name, weight in blocks.named_parameters())
+    return {name: weight for name, weight in weights if weight.dim() > 1}
+
+
+def context(model: nn.Module) -> float:
+    """How many tokens a model takes; infinite where it does not say."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None) or math.inf
+
+
+def linears_of(module: nn.Module) -> dict[str, nn.Module]:
+    """Every linear below a module, by dotted name: nn.Linear and what quantisation libraries derive from it."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
+
+
+def block_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear of the decoder blocks, by full name, in the model's order."""
+    prefix, blocks = decoder_blocks(model)
+    return {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}

@@ -1,0 +1,110 @@
+"""What would teach nothing, teach the wrong thing or fill the zeros: said before the first step, in one sentence.
+
+Knows models, adapters and rows of tokens. Trains nothing.
+"""
+
+import math
+import warnings
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import TrainingArguments
+
+from ..adapter import norm_weights
+from ..pruning.blocks import block_linears, context
+from ..pruning.sparsity import measure
+from .data import IGNORED
+
+MANY = 0.05  # share of zeros from which on a weight was pruned
+
+
+def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
+    """Raise ValueError where nothing, or not what is meant, would be trained; warn where zeros or steps would be lost."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and (layer.merged or layer.disable_adapters):
+            way = "is merged: call unmerge_adapter()" if layer.merged else "is disabled: call enable_adapter_layers()"
+            raise ValueError(f"the adapter of {name} {way} first, or nothing of it would be trained")
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if not trained:
+        way = "insert an adapter first, e.g. get_peft_model(model, SppConfig())"
+        if isinstance(model, PeftModel):
+            way = "load the adapter with PeftModel.from_pretrained(…, is_trainable=True)"
+        raise ValueError(f"no parameter is trainable: {way}")
+    if norm_rate is not None:
+        if not 0 <= norm_rate < math.inf:
+            raise ValueError(f"norm_learning_rate={norm_rate}: give a finite number, 0 or more")
+        if not any(weight.requires_grad for weight in norm_weights(model)):
+            way = "insert the adapter with modules_to_save=norm_names(model)"
+            raise ValueError(f"norm_learning_rate={norm_rate}, but no norm is trainable: {way}")
+    bare = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.weight.requires_grad and not module.weight._backward_hooks
+        if not module.weight.is_meta and MANY < measure(module.weight.detach()) < 1  # 1: LoRA's B at its start
+    ]
+    if bare:
+        way = "freeze them and insert an adapter, get_peft_model(model, SppConfig())"
+        _warn(f"training fills the zeros of {len(bare)} trainable linears, {bare[0]} among them: {way}")
+    coarse = [n for n, w in trained.items() if w.dtype in (torch.bfloat16, torch.float16) and "spp_" not in n]
+    if coarse:
+        kind = str(trained[coarse[0]].dtype).removeprefix("torch.")
+        way = "load(dtype=torch.float32), and finetune(bf16=True) for speed"
+        _warn(f"{len(coarse)} trained tensors are {kind}, {coarse[0]} among them, which rounds small steps away: {way}")
+
+
+def check_teacher(teacher: nn.Module, model: nn.Module, args: TrainingArguments) -> None:
+    """Raise ValueError for a teacher that is none, that does not fit, or that knows no more than the model."""
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(f"teacher={teacher!r} is no model: give the dense model, load(…)[0]")
+    if args.label_smoothing_factor:
+        raise ValueError(
+            "label_smoothing_factor has no place beside a teacher, whose predictions are learned: set it to 0"
+        )
+    theirs, ours = teacher.config.get_text_config(), model.config.get_text_config()
+    for setting in ("vocab_size", "num_hidden_layers", "hidden_size"):
+        if (there := getattr(theirs, setting, None)) != (here := getattr(ours, setting, None)):
+            raise ValueError(
+                f"the teacher's {setting} is {there}, the model's {here}: name the dense model that was pruned"
+            )
+    shared = {id(weight) for weight in model.parameters()} & {id(weight) for weight in teacher.parameters()}
+    dense, pruned = (
+        _zeros(one) for one in (teacher, model.get_base_model() if isinstance(model, PeftModel) else model)
+    )
+    if shared or (dense > MANY and dense > 0.99 * pruned):
+        what = "shares its weights with the model" if shared else f"has {dense:.0%} zeros, as many as the model"
+        raise ValueError(f"the teacher {what}, and has nothing to teach it: load the dense model anew")
+
+
+def check_rows(model: nn.Module, rows: Dataset, tokenizer) -> Dataset:
+    """The rows that teach something; raises ValueError for tokens and lengths that the model does not take."""
+    size = model.get_input_embeddings().num_embeddings
+    useful = [i for i, labels in enumerate(rows["labels"]) if any(label != IGNORED for label in labels[1:])]
+    if not useful:
+        raise ValueError(f"none of the {len(rows)} rows has a token that counts in the loss: all labels are {IGNORED}")
+    if lost := len(rows) - len(useful):
+        _warn(f"{lost} of {len(rows)} rows have no token that counts in the loss: left out")
+    kept = rows.select(useful) if lost else rows
+    if (highest := max(max(ids) for ids in kept["input_ids"])) >= size:
+        raise ValueError(f"the records hold token {highest}, the model has {size} embeddings: load its own tokenizer")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
+        raise ValueError(
+            f"the padding token's number {tokenizer.pad_token_id} has none of the model's {size} embeddings: "
+            "set tokenizer.pad_token to one that has, e.g. tokenizer.eos_token"
+        )
+    longest, most = max(map(len, kept["input_ids"])), context(model)
+    if longest > most:
+        raise ValueError(f"a record has {longest} tokens, the model takes {most}: set cutoff to at most {most}")
+    return kept
+
+
+def _zeros(model: nn.Module) -> float:
+    weights = [linear.weight.detach() for linear in block_linears(model).values() if linear.weight.is_floating_point()]
+    weights = [weight for weight in weights if not weight.is_meta and weight.dim() == 2]
+    return sum(measure(weight) * weight.numel() for weight in weights) / max(1, sum(map(torch.numel, weights)))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
