@@ -361,7 +361,7 @@ def test_a_resumed_run_keeps_its_settings_and_a_finished_one_stays_finished(stop
         go_on(learning_rate=1e-3)
     first = go_on()
     again = go_on()
-    assert first.global_step == again.global_step == 6 and again.training_loss > 0
+    assert first.global_step == again.global_step == 6
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
 
 
@@ -369,12 +369,11 @@ def test_a_named_adapter_goes_on_where_it_was(pruned, records, tmp_path):
     def run(resume, steps):
         adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4), adapter_name="mine")
         given = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": resume}
-        args = arguments(tmp_path, **given, per_device_train_batch_size=2)
+        args = arguments(tmp_path, **given, per_device_train_batch_size=2, logging_steps=1)
         return finetune(adapted, records, pruned[1], args=args)
 
     run(None, 2)
     output = run("true", 4)
-    assert (
-        output.global_step == 4 and [entry["step"] for entry in output.metrics["history"] if "loss" in entry][-1] <= 4
-    )
+    assert output.global_step == 4
+    assert [entry["step"] for entry in output.metrics["history"] if "loss" in entry] == [1, 2, 3, 4]
     assert not (tmp_path / "checkpoint-2" / "adapter_model.safetensors").exists()
