@@ -13,7 +13,8 @@ from spp_lite import SppConfig, convert, finetune, load, load_alpaca, merge, pru
 from spp_lite.cli import main
 from spp_lite.models import save
 from spp_lite.pruning.blocks import block_linears
-from spp_lite.storage import cache_folder
+from spp_lite.recover.data import read_texts
+from spp_lite.storage import cache_folder, embedded
 
 
 def wheel_with(content):
@@ -97,7 +98,7 @@ def test_the_demo_runs_on_four_blocks_of_it(smollm2, tmp_path, capsys):
     model.config.num_hidden_layers = 4
     folder = save(model, tokenizer, tmp_path / "cut")
     text = tmp_path / "prose.txt"
-    text.write_text("\n\n".join(record["instruction"] for record in load_alpaca("tiny").select(range(300))))
+    text.write_text("\n\n".join(read_texts(embedded("text", "calibration.jsonl"))[:24]))
     command = f"demo --model {folder} --data tiny --calibration {text} --calibration-length 64 --calibration-samples 8"
     command += f" --sparsity 2:4 --steps 3 --batch-size 4 --cutoff 128 --text {text} --tasks text:{text} --limit 8"
     assert main([*command.split(), "--out", str(tmp_path / "out")]) == 0

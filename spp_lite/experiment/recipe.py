@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 from torch import Tensor
@@ -72,14 +72,17 @@ class Recipe:
         """Raise ValueError now, not after an hour, for tasks, texts and patterns that this model cannot be given."""
         if self.tasks:
             load_tasks(self.tasks, metric="acc")
-        if self.held:
-            cut = {name: self.training[name] for name in ("cutoff",) if name in self.training}
-            tokenize_records(self.held, tokenizer, **cut)
         if self.text:
             text_ids(tokenizer, self.text)
         for sparsity in map(Sparsity.parse, sparsities):
             for name, linear in block_linears(model).items():
                 sparsity.check_fits(linear.weight, name)
+
+    def tokenized(self, tokenizer) -> "Recipe":
+        """The same with its records as tokens, once for all runs; what is left out is said, and refused if it is all."""
+        cut = {name: self.training[name] for name in ("cutoff", "train_on_inputs") if name in self.training}
+        held = None if self.held is None else tokenize_records(self.held, tokenizer, cutoff=cut.get("cutoff", 512))
+        return replace(self, records=tokenize_records(self.records, tokenizer, **cut), held=held)
 
     def identity(self, model) -> dict[str, str]:
         """What makes the rows of this recipe, a word for each column of IDENTITY: what differs may not share a table."""

@@ -34,7 +34,7 @@ def dense_and_recovered(
     say(f"dense: load {recipe.model}, evaluate")
     model, tokenizer = load(recipe.model)
     recipe.check(model, tokenizer, sparsities)
-    made = recipe.identity(model)
+    made, recipe = recipe.identity(model), recipe.tokenized(tokenizer)
     yield {"method": "dense", "sparsity": "0%", **score(recipe, model, tokenizer), **made}, model, tokenizer
     for sparsity in sparsities:
         del model  # before the next one is loaded

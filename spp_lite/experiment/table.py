@@ -19,7 +19,6 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..models import load, require_writable
-from ..recover.data import tokenize_records
 from .recipe import IDENTITY, Recipe, Run, trains
 from .runs import do_run
 from .statistics import finite, is_pattern, ratio_of
@@ -180,8 +179,7 @@ def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Call
     if runs:
         require_writable(path.parent)
         recipe.check(model, tokenizer, {run.sparsity for run in runs})
-        cut = {name: recipe.training[name] for name in ("cutoff", "train_on_inputs") if name in recipe.training}
-        recipe = replace(recipe, records=tokenize_records(recipe.records, tokenizer, **cut), progress=False)
+        recipe = replace(recipe.tokenized(tokenizer), progress=False)
     del model
     rows = table.to_dict("records")
     bar = tqdm(_rows(recipe, runs, jobs), total=len(runs), desc=path.stem, disable=None if runs else True)

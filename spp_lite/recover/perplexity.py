@@ -61,11 +61,12 @@ def perplexity(
 def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progress: bool = False) -> float:
     """Mean negative log-likelihood (nats) per token of the responses of Alpaca records; exp of it is their perplexity.
 
-    cutoff: as in finetune(). Raises ValueError when no record fits it, or the loss is not finite.
+    records: as they are, or as tokenize_records() gives them. cutoff: as in finetune(). Raises ValueError when no record fits it, or the loss is not finite.
     """
     total, count = 0.0, 0
+    rows = records if "labels" in records.column_names else tokenize_records(records, tokenizer, cutoff=cutoff)
     with as_given(model):
-        for row in tqdm(tokenize_records(records, tokenizer, cutoff=cutoff), "held-out records", disable=not progress):
+        for row in tqdm(rows, "held-out records", disable=not progress):
             ids, labels = (torch.tensor([row[name]], device=model.device) for name in ("input_ids", "labels"))
             check_ids(model, int(ids.max()))
             if ids.shape[1] > context(model):
