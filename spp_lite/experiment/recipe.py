@@ -81,7 +81,7 @@ class Recipe:
     def tokenized(self, tokenizer) -> "Recipe":
         """The same with its records as tokens, once for all runs; what is left out is said, and refused if it is all."""
         cut = {name: self.training[name] for name in ("cutoff", "train_on_inputs") if name in self.training}
-        held = None if self.held is None else tokenize_records(self.held, tokenizer, cutoff=cut.get("cutoff", 512))
+        held = self.held and tokenize_records(self.held, tokenizer, cutoff=cut.get("cutoff", 512))
         return replace(self, records=tokenize_records(self.records, tokenizer, **cut), held=held)
 
     def identity(self, model) -> dict[str, str]:
