@@ -53,9 +53,8 @@ def add_training(parser, batch_size: int) -> None:
     )
 
 
-def _recipes(options):
-    """(the recipe of the experiment, that by which learning rates are chosen: of its validation items, or of records
-    that are held out); no run of either trains on what is scored. Refused before anything is read: nothing to score."""
+def _recipe(options):
+    """The experiment's recipe; what would leave it without a score is refused before anything is read."""
     from .. import load_alpaca
     from ..experiment.recipe import Recipe
     from ..models import load_tokenizer, model_name, resolve
@@ -69,23 +68,33 @@ def _recipes(options):
         raise ValueError("nothing would be scored: name --tasks, or a --text for perplexity")
     records, held = load_alpaca(options.data), None
     if tasks != "tiny":
-        records, chosen, held = held_out(records, parts=2)
-    training = {"max_steps": options.steps, "batch_size": options.batch_size, "cutoff": options.cutoff}
-    training |= {"norm_learning_rate": options.norm_learning_rate, "bf16": options.bf16}
-    recipe = Recipe(
+        records, _, held = held_out(records, parts=2)
+    training = {"max_steps": options.steps, "batch_size": options.batch_size}
+    training |= {name: getattr(options, name, None) for name in ("cutoff", "norm_learning_rate", "bf16")}
+    return Recipe(
         model=name,
         tasks=None if tasks == "none" else tasks,
         text="\n\n".join(read_texts(options.text)) if options.text else None,
-        text_tokens=options.text_tokens,
+        text_tokens=getattr(options, "text_tokens", None),
         limit=options.limit,
         records=records,
         held=held,
         calibration=calibration(options, load_tokenizer(resolve(name))),
         training={name: value for name, value in training.items() if value is not None and value is not False},
     )
-    if tasks == "tiny":
-        return recipe, replace(recipe, tasks="tiny_val")
-    return recipe, replace(recipe, tasks=None, text=None, held=chosen)
+
+
+def _held_out(recipe, options):
+    """What learning rates are chosen by, of which no run trains on anything and which no run reports: our tasks'
+    validation split, or records that are held out: the loss of their responses, and the perplexity of their texts."""
+    from .. import load_alpaca
+    from ..recover.data import held_out, prompt
+
+    if recipe.tasks == "tiny":
+        return replace(recipe, tasks="tiny_val")
+    _, chosen, _ = held_out(load_alpaca(options.data), parts=2)
+    texts = [prompt(record) + record["output"] for record in chosen]
+    return replace(recipe, tasks=None, text="\n\n".join(texts), text_tokens=None, held=chosen)
 
 
 def calibration(options, tokenizer):

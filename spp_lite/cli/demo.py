@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _recipes, add_calibration, add_model, add_scores, add_training, at_least
+from .cli_runs import _recipe, add_calibration, add_model, add_scores, add_training, at_least
 
 SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "alpaca_loss", "loss_first", "loss_last", "seconds")
 
@@ -32,7 +32,7 @@ def run(options) -> None:
     from ..recover.evaluation import chance_accuracy
 
     folders = _folders(options)
-    recipe = _with_settings(_recipes(options)[0], options)
+    recipe = _with_settings(_recipe(options), options)
     print(", ".join(f"{name} {value}" for name, value in environment().items()))
     rows = []
     stages = dense_and_recovered(recipe, list(folders), say=lambda stage: print(f"== {stage}", flush=True))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _recipes, add_calibration, add_model, add_scores, add_training, at_least
+from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least
 
 ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
 GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
@@ -44,9 +44,15 @@ def run(options) -> None:
 
     plan = _plan(options)
     options.calibration_samples *= 3
-    recipe, choosing = (replace(one, draws=-(-len(one.calibration) // 3)) for one in _recipes(options))  # its own third
+    recipe = _recipe(options)
+    recipe = replace(recipe, draws=-(-len(recipe.calibration) // 3))  # every run its own third
     say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
-    rates = _rates(choosing, list(dict.fromkeys(method for methods, _, _ in plan for method in methods)), options, say)
+    rates = _rates(
+        _held_out(recipe, options),
+        list(dict.fromkeys(method for methods, _, _ in plan for method in methods)),
+        options,
+        say,
+    )
     cells = [(methods, pruners, sparsity) for methods, pruners, sparsities in plan for sparsity in sparsities]
     seeds = 1 if options.quick else options.seeds
     runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]

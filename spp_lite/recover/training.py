@@ -86,11 +86,14 @@ def finetune(
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
     """Trainer turns a model's cache off and leaves it computing in bfloat16; afterwards neither is so."""
-    cache, model.config.use_cache = model.config.use_cache, False
+    cache, model.config.use_cache = getattr(model.config, "use_cache", None), False
     try:
         yield
     finally:
-        model.config.use_cache = cache
+        if cache is None:  # composite configs have none of their own
+            del model.config.use_cache
+        else:
+            model.config.use_cache = cache
         extract_model_from_parallel(model, keep_fp32_wrapper=False)
 
 

@@ -48,7 +48,7 @@ def test_a_sweep_of_another_model_chooses_rates_on_records_that_it_does_not_scor
     )
     assert main(command.split()) == 0
     rates = pd.read_csv(tmp_path / "out" / "rates.csv")
-    assert not {"accuracy", "perplexity"} & set(rates) and len(rates) == 2 and set(rates["sparsity"]) == {"4:8"}
+    assert "accuracy" not in rates and len(rates) == 2 and set(rates["sparsity"]) == {"4:8"}
     assert set(rates["lr"]) == {1e-2, 3e-2} and rates["bf16"].all() and set(rates["cutoff"]) == {64}
     table = pd.read_csv(tmp_path / "out" / "sweep.csv")
     best = rates.loc[rates["alpaca_loss"].idxmin(), "lr"]
