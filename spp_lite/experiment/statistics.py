@@ -42,9 +42,10 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
 def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -> pd.DataFrame:
     """Every method minus `against`, seed by seed: same pruner, sparsity and seed, so same mask, records and order.
 
-    Returns method, pruner, sparsity, n (whole pairs), failed (pairs with a run that failed), mean, half (of the 95 % interval, Student's t; NaN below two pairs) and
-    verdict: what `against` does, "wins" or "loses" where the interval is clear of 0, else "undecided". Of a perplexity or
-    loss the smaller is better. Raises ValueError when `against` has no finite score.
+    Returns method, pruner, sparsity, n (whole pairs), failed (pairs with a run that failed), mean, half (of the 95 %
+    interval, Student's t; NaN below two pairs) and verdict: what `against` does, "wins" or "loses" where the interval is
+    clear of 0, else "undecided". Of a perplexity or loss the smaller is better. Raises ValueError when `against` has no
+    finite score, and for a table with two runs of one cell and seed.
     """
     key = ["pruner", "sparsity", "seed"]
     if value not in table:
@@ -59,17 +60,13 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     if not ours["ours"].notna().any():
         raise ValueError(f"no run of {against} has the score {value!r}: there is nothing to compare with")
     pairs = scores[~scores["method"].isin(["dense", against])].merge(ours, on=key)
-    cells = pairs.assign(gain=pairs["score"] - pairs["ours"]).groupby(["method", "pruner", "sparsity"], sort=False)[
-        "gain"
-    ]
+    pairs["gain"] = pairs["score"] - pairs["ours"]
+    cells = pairs.groupby(["method", "pruner", "sparsity"], sort=False)["gain"]
     found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
     found["failed"] -= found["n"]
     found["half"] = stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])
-    sign = (
-        np.sign(found["mean"])
-        * (found["mean"].abs() > found["half"])
-        * (-1 if value.endswith(("perplexity", "loss")) else 1)
-    )
+    better = -1 if value.endswith(("perplexity", "loss")) else 1
+    sign = better * np.sign(found["mean"]) * (found["mean"].abs() > found["half"])
     return found.assign(verdict=sign.map({1: "loses", -1: "wins", 0: "undecided"})).drop(columns="std")
 
 

@@ -364,20 +364,12 @@ def test_nothing_to_score_is_said_at_once(files, capsys):
         assert "nothing would be scored: name --tasks, or a --text" in capsys.readouterr().err
 
 
+def sweep_of(files, sparsity):
+    return ["sweep", *f"{files} --methods none spp --pruners magnitude --sparsity {sparsity} --seeds 1".split()]
+
+
 def test_rates_of_another_sweep_are_named(files, tmp_path, capsys):
-    command = [
-        "sweep",
-        *files.split(),
-        "--methods",
-        "none",
-        "spp",
-        "--pruners",
-        "magnitude",
-        "--sparsity",
-        "0.5",
-        "--seeds",
-        "1",
-    ]
+    command = sweep_of(files, "0.5")
     assert main([*command, "--rates", str(tmp_path / "r.csv")]) == 0
     said = capsys.readouterr()
     assert "r.csv were chosen otherwise (they do not say what made them)" in said.out
@@ -454,19 +446,7 @@ def test_what_a_model_computes_is_part_of_its_rows(recipe, models):
 
 
 def test_a_rate_that_was_chosen_before_does_not_count_among_the_seeds(files, tmp_path, capsys):
-    command = [
-        "sweep",
-        *files.split(),
-        "--methods",
-        "none",
-        "spp",
-        "--pruners",
-        "magnitude",
-        "--sparsity",
-        "2:4",
-        "--seeds",
-        "1",
-    ]
+    command = sweep_of(files, "2:4")
     for rate in ("1e-2", "1e-3"):
         assert main([*command, "--try-rates", rate]) == 0
         assert f"'spp': {float(rate)}" in capsys.readouterr().out
