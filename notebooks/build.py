@@ -5,7 +5,7 @@
 
 In a source, `# BEGIN SOLUTION … # END SOLUTION` encloses what the reader writes; a markdown cell tagged "solution" is
 filled with the folded solution in the exercise edition and left out of the complete one; code cells tagged "check"
-may fail in the exercise edition. `{{minutes}}` is counted from the text, and every section's heading gets the
+may fail in the exercise edition, code cells tagged "we-checked" are folded. `{{minutes}}` is counted from the text, and every section's heading gets the
 minute at which it starts; `{{seconds}}`, `{{badge}}` and `{{setup}}` are filled from budgets.json and pyproject.toml.
 """
 
@@ -57,6 +57,8 @@ def edition(source: Path, exercises: bool) -> nbformat.NotebookNode:
             if not exercises:
                 continue
             cell.source = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n</details>"
+        if "we-checked" in tags:  # what the authors assert: folded, one line of output
+            cell.metadata["jupyter"] = {"source_hidden": True}
         if exercises and "check" in tags:
             cell.metadata["tags"] = [*tags, "raises-exception"]
         cell.source = _fill(cell.source, source, minutes)

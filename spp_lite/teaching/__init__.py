@@ -28,5 +28,6 @@ from ..recover.data import (
 from ..recover.evaluation import average_accuracy, chance_accuracy, default_tasks
 from ..recover.training import default_arguments
 from . import checks
+from .checks.common import yours
 from .figures import parameter_table, plot_pruning_report, plot_training
-from .widgets import show
+from .widgets import Guess, show

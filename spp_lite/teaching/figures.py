@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ..experiment.baselines import METHODS, attach
-from ..experiment.plotting import LOOKS, STYLE
+from ..experiment.plotting import STYLE
+
+MODULES = {  # kind of linear in a decoder block: colour, marker
+    "q_proj": ("#0072B2", "o"),
+    "k_proj": ("#56B4E9", "s"),
+    "v_proj": ("#009E73", "D"),
+    "o_proj": ("#CC79A7", "P"),
+    "gate_proj": ("#E69F00", "^"),
+    "up_proj": ("#D55E00", "v"),
+    "down_proj": ("#8C6D1F", "X"),
+}
 
 
 def plot_pruning_report(table: pd.DataFrame) -> Figure:
@@ -19,10 +29,10 @@ def plot_pruning_report(table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(9, 5.5), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True)
         kind = table["layer"].str.rsplit(".", n=1).str[-1]
-        colours = [look[1] for look in LOOKS.values()]
-        for number, name in enumerate(dict.fromkeys(kind)):
+        for name in dict.fromkeys(kind):
             here = table.index[kind == name]
-            looks = {"color": colours[number % len(colours)], "marker": "osD^vPX*"[number % 8], "linestyle": ""}
+            colour, marker = MODULES.get(name, ("#444444", "*"))
+            looks = {"color": colour, "marker": marker, "linestyle": ""}
             top.plot(here, table.loc[here, "error"], label=name, **looks)
             bottom.plot(here, 100 * table.loc[here, "reached"], **looks)
         top.set_ylabel("relative output error")

@@ -41,6 +41,23 @@ def choice(label: str, options: Sequence, value=None) -> widgets.Dropdown:
     )  # fmt: skip
 
 
+class Guess:
+    """A prediction that is kept: a line to type in, or a menu of `options`; `compare()` shows it beside what came out."""
+
+    def __init__(self, question: str, options: Sequence[str] = ()) -> None:
+        about = {"style": {"description_width": "initial"}, "layout": {"width": "640px"}}
+        if options:
+            self.box = widgets.Dropdown(options=["", *options], description="my guess", **about)
+        else:
+            self.box = widgets.Text(description="my guess", placeholder=question, continuous_update=False, **about)
+        self.question = question
+        display(self.box)
+
+    def compare(self, outcome: str) -> None:
+        """Print question, guess and outcome under one another."""
+        print(f"{self.question}\n  you guessed: {self.box.value or '(nothing yet)'}\n  it came out: {outcome}")
+
+
 class Lab:
     """Sliders above a picture and a line of text.
 

@@ -10,6 +10,10 @@ import spp_lite
 
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
+BUILT = ()  # the notebooks in which readers build first and go on with what they built
+NEW = [source for source in SOURCES if source.stem[:2] in BUILT]
+OLD = [source for source in SOURCES if source not in NEW]
+EXERCISE = r"\*\*Ex {number}([a-z]) · {kind} · difficulty [●○]{{3}} · importance [●○]{{3}} · ~\d+ min\.\*\*"
 
 
 def cells(source, kind, tag=None):
@@ -38,7 +42,7 @@ def test_the_parts_are_there(source):
     assert text.startswith(f"# {number} · ")
     for part in ("**Goals**", "**Time**", "**You need**", "**Tiny**", "**Real**"):
         assert part in text.split("\n## ")[0], f"the box lacks {part}"
-    assert len(re.findall(r"\*\*Predict", text)) >= 2 and len(re.findall(r"\*\*What you should see", text)) >= 2
+    assert len(re.findall(r"\*\*Predict", text)) >= 2 and len(re.findall(r"What you should see", text)) >= 2
     recap, quiz = text.split("## Recap")[1].split("## Quiz")
     assert re.findall(r"^(\d)\. ", recap, re.M) == list("12345")
     assert len(re.findall(r"<details><summary>\d\.", quiz)) == 4
@@ -51,7 +55,78 @@ def test_the_parts_are_there(source):
     assert setup.source == first.source and len(lines(setup)) <= 6
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def code_of(cell):
+    return cell.source if cell.cell_type == "code" else ""
+
+
+@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+def test_readers_write_what_the_notebook_then_runs(source):
+    text, number = prose(source), source.stem[:2]
+    core, stretch = (re.findall(EXERCISE.format(number=number, kind=kind), text) for kind in ("core", "stretch"))
+    assert len(core) >= (2 if number == "00" else 3) and stretch
+    assert sorted(core + stretch) == [chr(97 + i) for i in range(len(core + stretch))]
+    complete = build.edition(source, exercises=False).cells
+    goals = text.split("**Goals**")[1].split("**Time**")[0]
+    for letter in core + stretch:
+        name = f"checks.ex_{number}{letter}"
+        assert any(re.search(rf"^{name}\(\w+\)$", lines(cell)[-1]) for cell in complete if "check" in tags(cell)), name
+        assert f"Ex {number}{letter}" in goals or letter in stretch, "a goal is tied to every exercise"
+        assert any(f", {name})" in code_of(cell) for cell in complete) or letter in stretch, f"yours(…, {name})"
+    blanks = "\n".join(cell.source for cell in build.edition(source, exercises=True).cells)
+    asked = len(core + stretch)
+    assert blanks.count("# your turn") == blanks.count("<summary>Solution</summary>") == asked
+    assert all(blanks.count(f"<summary>Hint {n}</summary>") == asked for n in (1, 2))
+
+
+@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+def test_no_answer_stands_before_its_blank(source):
+    complete, blanks = (build.edition(source, exercises=way).cells for way in (False, True))
+    solved = [cell for cell in complete if cell.cell_type == "code" and "BEGIN" not in cell.source]
+    for place, cell in enumerate(blanks):
+        if "# your turn" not in code_of(cell):
+            continue
+        name = re.search(r"def (\w+)\(", cell.source)[1]
+        (answer,) = [one.source for one in solved if re.search(rf"^def {name}\(", one.source, re.M)]
+        told = [squeeze(line) for line in answer.splitlines() if line not in cell.source.splitlines()]
+        before = [squeeze(re.sub(r"<details>.*?</details>", "", one.source, flags=re.S)) for one in blanks[:place]]
+        shown = [line for line in told if len(line) >= 16 and any(line in text for text in before)]
+        assert not shown, f"{name}: {shown}"
+
+
+def squeeze(text):
+    return re.sub(r"\s+", "", text)
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+def test_predictions_are_kept_and_answered(source):
+    text = prose(source)
+    code = "\n".join(cell.source for cell in cells(source, "code"))
+    predicted = len(re.findall(r"\*\*Predict", text)) - len(
+        cells(source, "code", "lab")
+    )  # a lab's is answered by its folds
+    assert len(re.findall(r"= Guess\(", code)) >= max(2, predicted) and code.count(".compare(") == code.count(
+        "= Guess("
+    )
+    assert "**What you should see" not in text and text.count("<summary>What you should see</summary>") >= 2
+    for lab in text.split("Lab:")[1:]:
+        assert "(1)" in lab and "(2)" in lab and "<summary>Answers</summary>" in lab.split("\n## ")[0]
+
+
+@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+def test_cells_are_short_and_our_own_checks_are_folded(source):
+    for cell in cells(source, "code"):
+        assert len(lines(cell)) <= 20 and all(len(line) <= 100 for line in lines(cell)), cell.source
+        if "assert " in cell.source:
+            assert {"we-checked", "check", "setup"} & {*tags(cell)}, cell.source
+        if "we-checked" in tags(cell):
+            assert cell.metadata["jupyter"]["source_hidden"] and "checked: " in lines(cell)[-1]
+
+
+@pytest.mark.parametrize("source", OLD, ids=[source.stem for source in OLD])
 def test_exercises_have_check_hints_and_solution(source):
     text, number = prose(source), source.stem[:2]
     core = re.findall(rf"\*\*Ex {number}([a-z]) · core · difficulty [●○]{{3}} · ~\d+ min\.\*\*", text)
@@ -83,7 +158,7 @@ def test_a_lab_is_driven_and_has_a_static_twin(source):
 def test_the_prose_is_measured(source):
     lengths = [len(lines(cell)) for cell in cells(source, "code")]
     words = len(re.sub(r"[#>*`|$-]", " ", story(source)).split())
-    assert 4 <= words / sum(lengths) <= 10, f"{words / sum(lengths):.1f} words of prose per line of code"
+    assert words / sum(lengths) >= 4, f"{words / sum(lengths):.1f} words of prose per line of code"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=IDS)

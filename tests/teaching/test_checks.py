@@ -1,12 +1,16 @@
 """Each check accepts right variants and says what is wrong with plausible wrong answers; the answers are in answers/."""
 
 import importlib
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
-from spp_lite.teaching import checks
+from spp_lite.teaching import checks, yours
 
 MODULES = [
     importlib.import_module(f"answers.{p.stem}") for p in sorted((Path(__file__).parent / "answers").glob("*.py"))
@@ -17,13 +21,28 @@ WRONG = [case for module in MODULES for case in module.WRONG]
 
 @pytest.mark.parametrize("check, function", RIGHT)
 def test_right_variants_pass(check, function):
-    assert check(function).endswith("right.")
+    assert ": right" in check(function)
 
 
 @pytest.mark.parametrize("check, function, message", WRONG)
 def test_wrong_answers_are_told_why(check, function, message):
     with pytest.raises(checks.CheckFailed, match=message):
         check(function)
+
+
+@pytest.mark.parametrize("name", [name for name, check in vars(checks).items() if hasattr(check, "library")])
+def test_the_library_passes_its_own_check_and_a_blank_falls_back_on_it(name, capsys):
+    check = getattr(checks, name)
+    assert re.fullmatch(rf"Ex {name[3:]}: right, \d+ cases? tried\.", check(check.library))
+    assert yours(check.library, check) is check.library and "your " in capsys.readouterr().out
+    assert yours(lambda *_: None, check) is check.library and "not right yet" in capsys.readouterr().out
+
+
+def test_a_failed_check_shows_one_sentence_in_a_notebook():
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    with capture_output() as seen:
+        shell.run_cell("from spp_lite.teaching import checks; checks.ex_00b(lambda *given: 7.0)")
+    assert "Ex 00b" in seen.stdout and "Traceback" not in seen.stdout and len(seen.stdout.strip().splitlines()) == 1
 
 
 def test_every_check_meets_two_right_and_five_wrong_answers():
