@@ -10,7 +10,7 @@ import spp_lite
 
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
-BUILT = ()  # the notebooks in which readers build first and go on with what they built
+BUILT = ("01", "05")  # the notebooks in which readers build first and go on with what they built
 NEW = [source for source in SOURCES if source.stem[:2] in BUILT]
 OLD = [source for source in SOURCES if source not in NEW]
 EXERCISE = r"\*\*Ex {number}([a-z]) · {kind} · difficulty [●○]{{3}} · importance [●○]{{3}} · ~\d+ min\.\*\*"
@@ -119,7 +119,8 @@ def test_predictions_are_kept_and_answered(source):
 @pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
 def test_cells_are_short_and_our_own_checks_are_folded(source):
     for cell in cells(source, "code"):
-        assert len(lines(cell)) <= 20 and all(len(line) <= 100 for line in lines(cell)), cell.source
+        narrow = "setup" in tags(cell) or all(len(line) <= 100 for line in lines(cell))
+        assert len(lines(cell)) <= 20 and narrow, cell.source
         if "assert " in cell.source:
             assert {"we-checked", "check", "setup"} & {*tags(cell)}, cell.source
         if "we-checked" in tags(cell):

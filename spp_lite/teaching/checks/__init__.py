@@ -1,6 +1,11 @@
 """Self-checks of the notebooks' exercises: each says in words what is wrong, and accepts every right variant."""
 
+from .budget import ex_03c as ex_03c
+from .budget import ex_03d as ex_03d
+from .budget import ex_03e as ex_03e
 from .common import CheckFailed as CheckFailed
+from .costs import ex_01c as ex_01c
+from .costs import ex_01d as ex_01d
 from .factors import ex_05a as ex_05a
 from .factors import ex_05b as ex_05b
 from .factors import ex_05c as ex_05c
@@ -8,8 +13,11 @@ from .layer import ex_02a as ex_02a
 from .layer import ex_02b as ex_02b
 from .lora import ex_04a as ex_04a
 from .lora import ex_04b as ex_04b
+from .lora import ex_04c as ex_04c
+from .lora import ex_04d as ex_04d
 from .matrix import ex_01a as ex_01a
 from .matrix import ex_01b as ex_01b
+from .matrix import ex_01e as ex_01e
 from .merging import ex_07a as ex_07a
 from .merging import ex_07b as ex_07b
 from .model import ex_03a as ex_03a
@@ -18,6 +26,8 @@ from .real import ex_09a as ex_09a
 from .real import ex_09b as ex_09b
 from .results import ex_08a as ex_08a
 from .results import ex_08b as ex_08b
+from .sizes import ex_05d as ex_05d
+from .sizes import ex_05e as ex_05e
 from .start import ex_00a as ex_00a
 from .start import ex_00b as ex_00b
 from .training import ex_06a as ex_06a

@@ -2,6 +2,7 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -9,14 +10,15 @@ from torch import Tensor
 from ...experiment.plotting import LOOKS, STYLE
 from ...pruning.sparsity import Sparsity
 from ..widgets import Lab, choice, slider
+from .boxes import shade
 
-KEPT, GONE = LOOKS["spp"][1], LOOKS["lora*"][1]
-LINES = {  # family of patterns: colour, marker, dash
-    "unstructured": LOOKS["spp"][1:],
-    "row-wise": LOOKS["masked-lora"][1:],
-    "n:8": LOOKS["lora*"][1:],
-    "n:4": LOOKS["hira"][1:],
-    "random zeros": LOOKS["dense"][1:],
+KEPT, GONE = "#6A51A3", "#BBBBBB"  # a weight that stays, one that becomes zero: colours of no method
+LINES = {  # family of patterns, from free to strict: colour, marker, dash
+    "unstructured": ("#2D004B", "o", "-"),
+    "row-wise": ("#6A51A3", "D", "--"),
+    "n:8": ("#9E6EBD", "v", "-."),
+    "n:4": ("#C77DBB", "P", (0, (5, 1))),
+    "random zeros": ("#777777", "x", ":"),
 }
 
 
@@ -66,35 +68,39 @@ def _edges(top: float, threshold: float | None) -> np.ndarray:
     return width * np.arange(-np.ceil(top / width), np.ceil(top / width) + 1)
 
 
-def plot_masks(weight: Tensor, masks: dict[str, Tensor], *, rows: int = 16, columns: int = 24) -> Figure:
+def plot_masks(
+    weight: Tensor, masks: dict[str, Tensor], title: str = "", *, rows: int = 16, columns: int = 24
+) -> Figure:
     """The upper left corner of a weight under each mask: zeros white, the others the darker the larger.
 
     masks: pattern, as Sparsity.parse reads it → (out, in). Lines part the groups of an n:m pattern.
     """
     corner = weight[:rows, :columns].abs().numpy()
-    colours = mpl.colormaps["Blues"].resampled(256)(np.linspace(0.3, 1, 256))
-    colours = mpl.colors.ListedColormap(colours).with_extremes(bad="white")
+    colours = mpl.colors.ListedColormap(shade(np.linspace(0, 1, 256))).with_extremes(bad="white")
     with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
         width = max(8.5, 4.4 * len(masks) + 1)
-        figure = Figure(figsize=(width, 4))
-        figure.subplots_adjust(left=0.75 / width, right=1 - 1.2 / width, bottom=0.15, top=0.92, wspace=0.05)
+        figure = Figure(figsize=(width, 4.3))
+        figure.suptitle(title, fontsize=14)
+        figure.subplots_adjust(left=0.75 / width, right=1 - 1.2 / width, bottom=0.14, top=0.85, wspace=0.05)
         panels = np.atleast_1d(figure.subplots(1, len(masks), sharey=True))
         for axes, (pattern, keep) in zip(panels, masks.items(), strict=True):
             shown = np.ma.masked_array(corner, ~keep[:rows, :columns].numpy())
             image = axes.imshow(shown, cmap=colours, vmin=0, vmax=corner.max(), aspect="auto", interpolation="nearest")
             for border in range(0, corner.shape[1], Sparsity.parse(pattern).m or corner.shape[1])[1:]:
-                axes.axvline(border - 0.5, color=GONE, linewidth=2)
+                axes.axvline(border - 0.5, color="black", linewidth=1.2)
             axes.set_xticks(range(0, corner.shape[1], 4))
             axes.set_title(pattern, fontsize=13)
             axes.set_xlabel("input (column of W)")
         panels[0].set_ylabel("output (row of W)")
-        scale = figure.add_axes((1 - 1.05 / width, 0.15, 0.15 / width, 0.77))
+        scale = figure.add_axes((1 - 1.05 / width, 0.14, 0.15 / width, 0.71))
         figure.colorbar(image, cax=scale, label="|W| of those that stay")
     return figure
 
 
-def plot_errors(curves: dict[str, dict[float, float]], mark: tuple[float, float] | None = None) -> Figure:
-    """Relative output error against the share of zeros, a line per family. curves: family → {ratio: error}."""
+def plot_errors(
+    curves: dict[str, dict[float, float]], mark: tuple[float, float] | None = None, title: str = ""
+) -> Figure:
+    """Output error against the share of zeros, a line per family. curves: family → {ratio: error}."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 4.4), layout="constrained")
         axes = figure.add_subplot()
@@ -106,9 +112,30 @@ def plot_errors(curves: dict[str, dict[float, float]], mark: tuple[float, float]
             looks = {"markersize": 18, "markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 2}
             axes.plot(100 * mark[0], 100 * mark[1], "o", **looks)
         axes.set_xlabel("zeros in the weight (%)")
-        axes.set_ylabel("relative output error (%)")
+        axes.set_ylabel("output error (% of ‖W x‖²)")
         axes.set_ylim(0, 100)
+        axes.set_title(title, fontsize=13)
         axes.legend(fontsize=12, frameon=False)
+    return figure
+
+
+def plot_patterns(table: pd.DataFrame, dense: float, title: str = "") -> Figure:
+    """Perplexity of a pruned model under patterns of the same ratio. table: index pattern, one column a criterion."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        for name in table:
+            label, colour, marker, dash = LOOKS[name]
+            axes.plot(range(len(table)), table[name], color=colour, marker=marker, linestyle=dash, label=label)
+        axes.axhline(dense, color=LOOKS["dense"][1], linestyle=LOOKS["dense"][3], label="dense model")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xticks(range(len(table)), table.index)
+        axes.set_xlim(-0.3, len(table) - 0.7)
+        axes.set_xlabel("pattern, half of the weights zero in each")
+        axes.set_ylabel("perplexity (lower is better)")
+        axes.set_title(title, fontsize=13)
+        figure.legend(fontsize=12, ncols=2, frameon=False, loc="outside lower center")
     return figure
 
 
@@ -135,9 +162,9 @@ class MaskLab(Lab):
         }
 
     def error(self, keep: Tensor) -> float:
-        """‖X (W − W ⊙ M)ᵀ‖ / ‖X Wᵀ‖ for the lab's random inputs X."""
+        """‖X (W − W ⊙ M)ᵀ‖² / ‖X Wᵀ‖² for the lab's random inputs X."""
         lost = self.inputs_x @ (self.weight * ~keep).T
-        return float(lost.norm() / (self.inputs_x @ self.weight.T).norm())
+        return float(lost.square().sum() / (self.inputs_x @ self.weight.T).square().sum())
 
     def render(self, ratio, pattern, view):
         sparsity = nearest(pattern, ratio)
@@ -146,9 +173,9 @@ class MaskLab(Lab):
         if view == "mask":
             figure = plot_masks(self.weight, {str(sparsity): keep}, columns=32)
         elif view == "histogram":
-            figure = plot_histogram(self.weight, keep, str(sparsity))
+            figure = plot_histogram(self.weight, keep, f"{sparsity}, {error:.1%} output error")
         else:
-            figure = plot_errors(self.curves, (sparsity.ratio, error))
+            figure = plot_errors(self.curves, (sparsity.ratio, error), f"{sparsity}, {error:.1%} output error")
         return figure, self.read(ratio, pattern, sparsity, keep, error)
 
     def read(self, ratio: float, pattern: str, sparsity: Sparsity, keep: Tensor, error: float) -> str:
@@ -163,5 +190,5 @@ class MaskLab(Lab):
         return (
             f"{asked}: {int((~keep).sum()):,} of {keep.numel():,} weights become zero, {shares}. "
             f"The largest that goes has |W| = {largest:.4f}, the smallest that stays "
-            f"{smallest:.4f}. Relative output error on random inputs: {error:.1%}."
+            f"{smallest:.4f}. Output error on random inputs: {error:.1%}."
         )

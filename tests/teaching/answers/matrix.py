@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from spp_lite import Sparsity
-from spp_lite.teaching.checks import ex_01a, ex_01b
+from spp_lite.teaching.checks import ex_01a, ex_01b, ex_01e
 
 
 def by_sort(weight, ratio, *, flip=False, extra=0):
@@ -56,6 +56,32 @@ def at_least_the_nth(scores, n, m):
     return (groups >= groups.topk(n, dim=1).values[:, -1:]).view(scores.shape)
 
 
+def dealt(weight):
+    """The inputs, from large to small, dealt out to the groups in turn."""
+    order = weight.norm(dim=0).argsort(descending=True)
+    return order.view(4, -1).T.flatten()
+
+
+def by_swaps(weight):
+    order = torch.arange(weight.shape[1])
+    for i in range(len(order)):
+        for j in range(i):
+            new = order.clone()
+            new[i], new[j] = order[j], order[i]
+            if kept(weight[:, new]) > kept(weight[:, order]):
+                order = new
+    return order
+
+
+def kept(weight):
+    return float((weight * right_b(weight.abs(), 2, 4)).square().sum())
+
+
+def by_luck(weight):
+    return max((np.random.default_rng(seed).permutation(weight.shape[1]) for seed in range(200)),
+               key=lambda order: kept(weight[:, order.copy()]))  # fmt: skip
+
+
 RIGHT = [
     (ex_01a, right_a),
     (ex_01a, by_sort),
@@ -66,6 +92,7 @@ RIGHT = [
     (ex_01b, lambda s, n, m: torch.zeros(s.numel() // m, m).scatter(1, s.view(-1, m).topk(n).indices, 1).view_as(s)),
     (ex_01b, lambda s, n, m: (s.view(-1, m).argsort().argsort() >= m - n).view(s.shape)),
 ]
+RIGHT += [(ex_01e, dealt), (ex_01e, by_swaps), (ex_01e, by_luck), (ex_01e, lambda w: dealt(w.double()).tolist())]
 WRONG = [
     (ex_01a, lambda w, r: ..., "still blank"),
     (ex_01a, lambda w, r: w.abs() > w.flatten().abs().kthvalue(int(r * w.numel())).values, "with ties.*some may go"),
@@ -99,4 +126,12 @@ WRONG = [
     (ex_01b, at_least_the_nth, r"with ties.*keeps 3 of 4; exactly 2"),
     (ex_01b, lambda s, n, m: right_b(torch.rand(s.shape), n, m), "not the highest scores"),
     (ex_01b, lambda s, n, m: torch.ones_like(s), "keeps 4 of 4; exactly 1"),
+    (ex_01e, lambda w: ..., "still blank"),
+    (ex_01e, lambda w: torch.arange(w.shape[1]), "nothing changes"),
+    (ex_01e, lambda w: w[:, dealt(w)], "you return a matrix"),
+    (ex_01e, lambda w: dealt(w)[:4], r"your order has shape \(4,\)"),
+    (ex_01e, lambda w: torch.randint(0, 3, (w.shape[1],)), "exactly once"),
+    (ex_01e, lambda w: w.norm(dim=0), "exactly once"),
+    (ex_01e, lambda w: "order", "return the numbers of the inputs"),
+    (ex_01e, lambda w: w.norm(dim=0).argsort(), "was lost before"),
 ]
