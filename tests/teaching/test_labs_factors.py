@@ -4,11 +4,13 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import HiraConfig, LoraConfig, get_peft_model
 from torch import nn
 
 from spp_lite import Sparsity, SppConfig
-from spp_lite.adapter.kernels import effective_weight, row_blocks
+from spp_lite.adapter.kernels import effective_weight, row_blocks, spp_linear
+from spp_lite.teaching.labs.equation import kept_for_backward, plot_equation, plot_kept
 from spp_lite.teaching.labs.factors import FactorLab, SizeLab, adapter_sizes, plot_factors, plot_one_hot
 
 
@@ -95,8 +97,10 @@ def test_every_state_works_and_a_move_is_quick(weight, drive):
 
 
 def test_figures_show_what_they_are_given(weight):
-    corner, alpha, beta = weight[:6, :8], torch.ones(2, 8), torch.zeros(6)
-    figure = plot_factors(corner, alpha, beta, 2.0)
+    corner, rows, beta = weight[:6, :8], torch.ones(6, 8), torch.zeros(6)
+    rows[3:] = 0.5
+    figure = plot_factors(corner, rows, beta, 2.0)
+    assert [line.get_ydata()[0] for line in figure.axes[0].get_lines()] == [2.5]  # between the two blocks
     picture = figure.axes[0].images[0].get_array()
     assert picture.shape[:2] == (6, 8 + 3 + 8 + 3 + 1 + 3 + 8)
     assert (picture[:, :8] == picture[:, -8:]).all()  # β = 0: W′ is W
@@ -104,3 +108,25 @@ def test_figures_show_what_they_are_given(weight):
     assert (torch.from_numpy(grey) == (corner == 0)).all()
     points = plot_one_hot(torch.eye(4)).axes[0].collections[0].get_offsets()
     assert points.tolist() == [[i, i] for i in range(4)]
+
+
+def test_the_helper_lists_what_a_layer_keeps():
+    x, weight = torch.randn(5, 8, requires_grad=True), torch.randn(6, 8)
+    alpha, beta = torch.randn(2, 8, requires_grad=True), torch.randn(6, requires_grad=True)
+    own = [x, weight, alpha, beta]
+
+    def plain():
+        rows = alpha[row_blocks(6, 2)]
+        return F.linear(x, weight * (1 + 2.0 * rows * beta[:, None]))
+
+    kept = kept_for_backward(plain, own)
+    assert kept.count((6, 8)) == 2 and set(kept) == {(6, 8), (6,)}
+    assert kept_for_backward(lambda: spp_linear(x, weight, None, alpha, beta, 2.0), own) == []
+    assert kept_for_backward(lambda: x @ weight.T, own) == []  # a view of what is owned
+    bars = plot_kept({"plain": kept, "fused": []}, weight).axes[0]
+    assert sum(bar.get_width() for bar in bars.patches) == pytest.approx(2 + 6 / 48)
+    assert bars.get_title() == "plain keeps 2.1 times the size of W, fused nothing"
+
+
+def test_the_equation_is_drawn_cell_by_cell():
+    assert len(plot_equation().axes[0].patches) >= 8 * 6 + 8 * 6 + 8 + 2 * 6

@@ -8,35 +8,39 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ...adapter.kernels import effective_weight, row_blocks
-from ...experiment.plotting import STYLE
+from ...experiment.plotting import LOOKS, STYLE
 from ..widgets import Lab, slider
 
 COLOURS = mpl.colormaps["PuOr"]
 GREY = (0.74, 0.74, 0.74, 1.0)  # a zero of W
 
 
-def plot_factors(weight: Tensor, alpha: Tensor, beta: Tensor, scaling: float, marks=()) -> Figure:
+def plot_factors(weight: Tensor, rows: Tensor, beta: Tensor, scaling: float, marks=()) -> Figure:
     """W, R(α), β and W′ side by side; zeros of W and W′ in grey, lines between the row blocks.
 
-    weight: (out, in), small; alpha: (r, in); beta: (out,). marks: (row, column, height, width, dash) to outline in W′.
+    weight: (out, in), small; rows: R(α), (out, in); beta: (out,). marks: (row, column, height, width, dash) in W′.
     """
-    out, width = weight.shape
-    block = row_blocks(out, len(alpha))
-    merged = effective_weight(weight, [(alpha, beta, scaling)])
+    width = weight.shape[1]
+    merged = weight * (1 + scaling * rows * beta[:, None])
     unit = 1.3 * float(weight.abs().max())
     parts = {
-        "W": weight / unit, "R(α)": alpha[block], "β": beta[:, None], f"W′ = W ⊙ (1 + {scaling:g} R(α)β)": merged / unit,
-    }  # fmt: skip
+        "W": weight / unit,
+        "R(α)": rows,
+        "β": beta[:, None],
+        f"W′ = W ⊙ (1 + {scaling:g} R(α) ⊙ β)": merged / unit,
+    }
+    before, filled = int((weight == 0).sum()), int(((weight == 0) & (merged != 0)).sum())
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(12, 4.6))
-        axes = figure.add_axes((0.05, 0.29, 0.935, 0.63))
+        figure = Figure(figsize=(12, 5))
+        figure.suptitle(f"Of the {before} zeros of W, {before - filled} are zeros of W′, too", fontsize=14)
+        axes = figure.add_axes((0.05, 0.27, 0.935, 0.57))
         starts = _side_by_side(axes, parts)
-        for border in torch.nonzero(block.diff())[:, 0].tolist():
+        for border in torch.nonzero((rows[1:] != rows[:-1]).any(1))[:, 0].tolist():
             axes.plot([starts[1] - 0.5, starts[1] + width - 0.5], [border + 0.5] * 2, color="black", linewidth=1.5)
         for row, column, height, wide, dash in marks:
             looks = {"fill": False, "edgecolor": "black", "linewidth": 2, "linestyle": dash}
             axes.add_patch(Rectangle((starts[3] + column - 0.5, row - 0.5), wide, height, **looks))
-        _scale(figure.add_axes((0.25, 0.115, 0.5, 0.035)), unit)
+        _scale(figure.add_axes((0.25, 0.105, 0.5, 0.035)), unit)
     return figure
 
 
@@ -80,6 +84,7 @@ def plot_one_hot(columns: Tensor) -> Figure:
         axes.scatter(row, column, color="#0072B2", marker="|", s=60)
         axes.set_xlabel("output (row of B)")
         axes.set_ylabel("column of B (block of rows)")
+        axes.set_title(f"{len(row):,} of the {columns.numel():,} entries of B are not zero")
     return figure
 
 
@@ -122,7 +127,7 @@ class FactorLab(Lab):
         block = row_blocks(self.rows, r)
         mine = torch.nonzero(block == block[i])[:, 0].tolist()
         marks = [(mine[0], j, len(mine), 1, "-"), (i, 0, 1, self.columns, "--")]
-        figure = plot_factors(weight, alphas, betas, self.scaling, marks)
+        figure = plot_factors(weight, alphas[block], betas, self.scaling, marks)
         factor = 1 + self.scaling * alpha * beta
         return figure, (
             f"r = {r}: this α reaches {len(mine)} of {self.rows} outputs of input {j} (solid box), "
@@ -148,7 +153,7 @@ class SizeLab(Lab):
     """Parameters against width, for one r."""
 
     widths = (128, 256, 512, 1024, 2048, 4096, 8192)
-    looks = (("#0072B2", "o", "-"), ("#E69F00", "^", ":"), ("#CC79A7", "P", "--"), ("#56B4E9", "X", "-."))
+    looks = tuple(LOOKS[method][1:] for method in ("spp", "lora", "hira", "masked-full"))
 
     def controls(self):
         return {
@@ -169,8 +174,9 @@ class SizeLab(Lab):
             axes.set_xticks(self.widths, [f"{each:,}" for each in self.widths])
             axes.set_xlabel("width of a square linear (inputs = outputs)")
             axes.set_ylabel("trainable parameters")
+            share = adapter_sizes(width, r)["SPP"] / (width * width // 2)
+            axes.set_title(f"Width {width:,}: SPP trains {share:.2%} of the number of survivors")
             axes.legend(fontsize=12, frameon=False)
         here = adapter_sizes(width, r)
         counts = ", ".join(f"{method} {count:,}" for method, count in here.items())
-        share = here["SPP"] / here["all survivors at 50 %"]
         return figure, f"width {width:,}, r = {r}: {counts}. SPP trains {share:.2%} of the number of survivors."

@@ -1,10 +1,8 @@
-"""The checks of notebook 05 accept right variants and say what is wrong with plausible wrong ones."""
+"""The checks of notebook 05's equation accept right variants and say what is wrong with plausible wrong ones."""
 
 import torch
 import torch.nn.functional as F
 
-from spp_lite.adapter.kernels import spp_linear
-from spp_lite.pruning.blocks import block_linears
 from spp_lite.teaching.checks import ex_05a, ex_05b, ex_05c
 
 
@@ -12,95 +10,126 @@ def blocks(out, r):
     return torch.arange(out) * r // out
 
 
-def update(x, w, a, b):
-    return x @ (w * a[blocks(len(w), len(a))] * b[:, None]).T
-
-
-def looped(x, w, a, b, s):
-    merged = torch.stack([row * (1 + s * b[i] * a[i * len(a) // len(w)]) for i, row in enumerate(w)])
-    return F.linear(x, merged)
-
-
 def even(out, r):
     return torch.arange(out) // -(-out // r)
 
 
-def shapes(model):
-    return [tuple(linear.weight.shape) for linear in block_linears(model).values()]
+def rows(a, out, block=blocks):
+    return a[block(out, len(a))]
 
 
-def hot(beta, r, rows=blocks):
-    return F.one_hot(rows(len(beta), r), r)
+def looped_rows(a, out):
+    return torch.stack([a[i * len(a) // out] for i in range(out)])
 
 
-def looped_b(beta, r, s):
-    b = torch.zeros(len(beta), r, dtype=torch.float64)
-    for i, value in enumerate(beta.tolist()):
-        b[i, i * r // len(beta)] = s * value
-    return b
+def filled_rows(a, out):
+    found = torch.zeros(out, a.shape[1])
+    for i in range(out):
+        found[i] = a[i * len(a) // out]
+    return found
+
+
+def update(x, w, a, b):
+    return x @ (w * rows(a, len(w)) * b[:, None]).T
+
+
+def hot(out, r, block=blocks):
+    return F.one_hot(block(out, r), r).float()
+
+
+def products(G, w, a, b, s):
+    product = s * G * w
+    return hot(len(w), len(a)).T @ (product * b[:, None]), (product * rows(a, len(w))).sum(1)
+
+
+def looped_gradients(G, w, a, b, s):
+    da, db = torch.zeros_like(a, dtype=torch.float64), torch.zeros_like(b, dtype=torch.float64)
+    for i in range(len(w)):
+        k = i * len(a) // len(w)
+        da[k] += s * b[i] * G[i] * w[i]
+        db[i] = s * (a[k] * G[i]) @ w[i]
+    return [da, db]
+
+
+def by_autograd(G, w, a, b, s):
+    a, b = a.requires_grad_(), b.requires_grad_()
+    return torch.autograd.grad((G * w * (1 + s * rows(a, len(w)) * b[:, None])).sum(), (a, b))
+
+
+def changed(dalpha=None, dbeta=None):
+    """The right gradients but for one of them."""
+
+    def wrong(*given):
+        da, db = products(*given)
+        return (dalpha or (lambda *_: da))(*given), (dbeta or (lambda *_: db))(*given)
+
+    return wrong
 
 
 RIGHT = [
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + s * update(x, w, a, b)),
-    (ex_05a, lambda x, w, a, b, s: x @ (w * (1 + s * a[blocks(len(w), len(a))] * b[:, None])).T),
-    (ex_05a, lambda x, w, a, b, s: spp_linear(x, w, None, a, b, s)),
-    (ex_05a, lambda x, w, a, b, s: F.linear(x, w) + s * b * F.linear(x, w * a[blocks(len(w), len(a))])),
-    (ex_05a, looped),
-    (ex_05b, lambda m, r: sum(r * i + o for o, i in shapes(m))),
-    (ex_05b, lambda m, r: torch.tensor([r * i + o for o, i in shapes(m)]).sum()),
-    (
-        ex_05b,
-        lambda m, r: sum(torch.empty(r, y.in_features).numel() + len(y.weight) for y in block_linears(m).values()),
-    ),
-    (ex_05c, lambda b, r, s: s * b[:, None] * hot(b, r)),
-    (ex_05c, lambda b, r, s: torch.diag(s * b) @ hot(b, r).float()),
-    (ex_05c, looped_b),
+    (ex_05a, rows),
+    (ex_05a, looped_rows),
+    (ex_05a, filled_rows),
+    (ex_05a, lambda a, out: hot(out, len(a)) @ a),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + s * update(d(x), w, a, b)),
+    (ex_05b, lambda x, w, a, b, s, d: F.linear(x, w) + s * b * F.linear(d(x), w * rows(a, len(w)))),
+    (ex_05b, lambda x, w, a, b, s, d: F.linear(x.double(), w.double()) + s * update(d(x), w, a, b)),
+    (ex_05c, products),
+    (ex_05c, looped_gradients),
+    (ex_05c, by_autograd),
 ]
 WRONG = [
-    (ex_05a, lambda x, w, a, b, s: ..., "still blank"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T, "the update is missing"),
-    (ex_05a, lambda x, w, a, b, s: s * update(x, w, a, b), "add the frozen term"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + update(x, w, a, b), "strength s is missing"),
-    (ex_05a, lambda x, w, a, b, s: s * (x @ w.T + update(x, w, a, b)), "s belongs to the update only"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T - s * update(x, w, a, b), "not taken away"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + s * x @ (a[blocks(len(w), len(a))] * b[:, None]).T, "fill the zeros"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + s * x @ (w * a[blocks(len(w), len(a))]).T, "β is missing"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + s * x @ (w * b[:, None]).T, "α is missing"),
-    (
-        ex_05a,
-        lambda x, w, a, b, s: x @ w.T + s * x @ (w * a[torch.arange(len(w)) % len(a)] * b[:, None]).T,
-        "blocks are contiguous",
-    ),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + s * x @ (w * a[even(len(w), len(a))] * b[:, None]).T, "more than one row"),
-    (ex_05a, lambda x, w, a, b, s: w * (1 + s * a[blocks(len(w), len(a))] * b[:, None]), "the output y = x W′ᵀ"),
-    (ex_05a, lambda x, w, a, b, s: x @ w.T + s * x @ (w * a * b).T, "stopped with RuntimeError"),
-    (
-        ex_05a,  # right only while r divides out
-        lambda x, w, a, b, s: x @ (w * (1 + s * a.repeat_interleave(len(w) // len(a), 0) * b[:, None])).T,
-        "stopped with RuntimeError",
-    ),
-    (ex_05b, lambda m, r: None, "still blank"),
-    (ex_05b, lambda m, r: sum(r * (i + o) for o, i in shapes(m)), "HiRA's or LoRA's count"),
-    (ex_05b, lambda m, r: sum(r * o + i for o, i in shapes(m)), "in and out are swapped"),
-    (ex_05b, lambda m, r: sum(r * i for o, i in shapes(m)), "β is missing"),
-    (ex_05b, lambda m, r: sum(o for o, i in shapes(m)), "α is missing"),
-    (ex_05b, lambda m, r: sum(i + o for o, i in shapes(m)), "α has r rows"),
-    (ex_05b, lambda m, r: sum(o * i for o, i in shapes(m)), "those are the frozen weights"),
-    (ex_05b, lambda m, r: sum(r * o * i for o, i in shapes(m)), "it is r × in"),
-    (ex_05b, lambda m, r: sum(r * i + o for o, i in shapes(m)[:4]), "every block"),
+    (ex_05a, lambda a, out: ..., "still blank"),
+    (ex_05a, lambda a, out: a[torch.arange(out) % len(a)], "blocks are contiguous"),
+    (ex_05a, lambda a, out: rows(a, out, even), "more than one row"),
+    (ex_05a, lambda a, out: a[(torch.arange(out) // max(1, out // len(a))).clamp(max=len(a) - 1)], "more than one row"),
+    (ex_05a, lambda a, out: a.repeat_interleave(out // len(a), 0), "a tensor of shape"),  # right while r divides out
+    (ex_05a, lambda a, out: rows(a, out).T, "transposed"),
+    (ex_05a, lambda a, out: blocks(out, len(a)), "numbers of the blocks"),
+    (ex_05a, lambda a, out: a.mean(0).expand(out, -1), "mean row"),
+    (ex_05a, lambda a, out: a[:1].expand(out, -1), "took row 0"),
+    (ex_05a, lambda a, out: rows(a.flip(0), out), "reversed"),
+    (ex_05a, lambda a, out: list(looped_rows(a, out)), "return one tensor"),
+    (ex_05a, lambda a, out: rows(a, out).double(), "keep the type"),
+    (ex_05a, lambda a, out: rows(a, out).detach(), "could not be trained"),
+    (ex_05a, lambda a, out: a[torch.arange(out) * len(a) / out], "stopped with IndexError"),
+    (ex_05b, lambda x, w, a, b, s, d: None, "still blank"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T, "the update is missing"),
+    (ex_05b, lambda x, w, a, b, s, d: s * update(d(x), w, a, b), "add the frozen term"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + update(d(x), w, a, b), "strength s is missing"),
+    (ex_05b, lambda x, w, a, b, s, d: s * (x @ w.T + update(d(x), w, a, b)), "s belongs to the update only"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T - s * update(d(x), w, a, b), "not taken away"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ (w * (1 + s * rows(a, len(w)) * b[:, None])).T, "no input was dropped"),
+    (ex_05b, lambda x, w, a, b, s, d: d(x) @ w.T + s * update(d(x), w, a, b), "the frozen term sees x itself"),
+    (ex_05b, lambda x, w, a, b, s, d: d(x) @ w.T + s * update(x, w, a, b), "swapped"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + s * d(x) @ (rows(a, len(w)) * b[:, None]).T, "fill the zeros"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + s * d(x) @ (w * rows(a, len(w))).T, "β is missing"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + s * d(x) @ (w * b[:, None]).T, "α is missing"),
     (
         ex_05b,
-        lambda m, r: sum(r * y.in_features + y.out_features for y in m.modules() if isinstance(y, torch.nn.Linear)),
-        "the output head carries no adapter",
+        lambda x, w, a, b, s, d: x @ w.T + s * d(x) @ (w * a[torch.arange(len(w)) % len(a)] * b[:, None]).T,
+        "blocks are contiguous",
     ),
-    (ex_05c, lambda b, r, s: ..., "still blank"),
-    (ex_05c, lambda b, r, s: b[:, None] * hot(b, r), "fold the strength s into B"),
-    (ex_05c, lambda b, r, s: s * hot(b, r), "β is missing"),
-    (ex_05c, lambda b, r, s: hot(b, r), "one-hot pattern"),
-    (ex_05c, lambda b, r, s: (s * b)[:, None].expand(len(b), r), "every column is filled"),
-    (ex_05c, lambda b, r, s: s * b[:, None] * F.one_hot(torch.arange(len(b)) % r, r), "blocks are contiguous"),
-    (ex_05c, lambda b, r, s: s * b[:, None] * hot(b, r, even), "more than one row"),
-    (ex_05c, lambda b, r, s: (s * b[:, None] * hot(b, r)).T, "transposed"),
-    (ex_05c, lambda b, r, s: (1 + s * b)[:, None] * hot(b, r), "leave the 1 out of B"),
-    (ex_05c, lambda b, r, s: s * b, "a tensor of shape"),
-]
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + s * d(x) @ (w * rows(a, len(w), even) * b[:, None]).T, "more than one"),
+    (ex_05b, lambda x, w, a, b, s, d: w * (1 + s * rows(a, len(w)) * b[:, None]), "the outputs are asked for"),
+    (ex_05b, lambda x, w, a, b, s, d: x @ w.T + s * x @ (w * a * b).T, "stopped with RuntimeError"),
+    (ex_05c, lambda G, w, a, b, s: ..., "still blank"),
+    (ex_05c, lambda *given: products(*given)[0], "return two tensors"),
+    (ex_05c, lambda *given: products(*given)[::-1], "dα first, then dβ"),
+    (ex_05c, lambda G, w, a, b, s: products(G, w, a, b, 1), "dα, 12 .*the strength s is missing"),
+    (ex_05c, changed(lambda G, w, a, b, s: s * hot(len(w), len(a)).T @ (G * w)), "β is missing"),
+    (ex_05c, changed(lambda G, w, a, b, s: s * hot(len(w), len(a)).T @ (G * b[:, None])), "W is missing"),
+    (ex_05c, changed(lambda G, w, a, b, s: s * hot(len(w), len(a)).T @ (w * b[:, None])), "G is missing"),
+    (ex_05c, changed(lambda G, w, a, b, s: s * G * w * b[:, None]), "one row for every output"),
+    (ex_05c, changed(lambda G, w, a, b, s: (s * G * w * b[:, None]).sum(0).expand(len(a), -1)), "only those of a block"),
+    (ex_05c, changed(lambda G, w, a, b, s: -products(G, w, a, b, s)[0]), "sign"),
+    (ex_05c, changed(lambda G, w, a, b, s: s * hot(len(w), len(a), even).T @ (G * w * b[:, None])), "more than one row"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: products(G, w, a, b, 1)[1]), "dβ, 12 .*the strength s is missing"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: s * (G * w).sum(1)), "R.α. is missing"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: s * (G * rows(a, len(w))).sum(1)), "W is missing"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: s * (w * rows(a, len(w))).sum(1)), "G is missing"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: s * (G * w * rows(a, len(w))).mean(1)), "mean over the inputs"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: s * (G * w * rows(a, len(w))).sum(0)), "added up the outputs"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: s * G * w * rows(a, len(w))), "one number for every weight"),
+    (ex_05c, changed(None, lambda G, w, a, b, s: products(G, w, a, b, s)[1][:, None]), "a tensor of shape"),
+]  # fmt: skip
