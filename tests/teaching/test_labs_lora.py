@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from spp_lite.teaching.labs.lora import LoraLab, gains, kept_share, plot_gains, plot_recovery
+from spp_lite import load, merge, prune
+from spp_lite.teaching import attach
+from spp_lite.teaching.labs.lora import LoraLab, kept_share, plot_merge, plot_saved, with_update
+from spp_lite.teaching.labs.lora_runs import plot_pairs, plot_recovery, plot_smollm2, smollm2, tell, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +66,57 @@ def table():
     return pd.DataFrame(rows, columns=["method", "pruner", "sparsity", "seed", "accuracy"])
 
 
-def test_gains_are_paired_by_seed():
-    found = gains(table())
-    assert set(found["method"]) == {"lora", "masked-lora"} and len(found) == 18
-    assert found.loc[found["method"] == "masked-lora", "gain"].tolist() == pytest.approx([0.05] * 9)
+def test_verdicts_are_of_pairs():
+    assert verdicts(table(), "masked-lora", "lora*") == {"above": ["50%", "75%", "2:8"], "below": [], "undecided": []}
+    assert tell(table(), "none", "lora*") == "pruned, not retrained minus LoRA*: below at 50%, 75%, 2:8"
+    wobbling = table()
+    wobbling.loc[wobbling["method"] == "lora", "accuracy"] += [0.1] * 3 + [0] * 3 + [-0.1] * 3
+    assert verdicts(wobbling, "lora", "lora*")["undecided"]
 
 
 def test_the_figures_show_every_method_once_and_the_zeros():
-    figure = plot_gains(gains(table()))
+    figure = plot_pairs(table())
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "LoRA* (merged, re-masked)",
         "LoRA merged (refills the zeros)",
         "masked LoRA",
     ]
-    runs = pd.DataFrame([("none", 0.6, 0.75), ("lora", 0.7, 0.0)], columns=["method", "accuracy", "zeros"])
+    assert "masked LoRA at 3" in figure.axes[0].get_title()
+    runs = {"none": (0.75, 0.6), "lora": (0.0, 0.7)}
     figure = plot_recovery(runs, table()[table()["sparsity"] == "75%"])
     assert {"75% zeros", "0% zeros"} <= {text.get_text() for text in figure.axes[0].texts}
+    assert "merged LoRA" in figure.axes[0].get_title()
+
+
+def test_the_real_models_figure_takes_more_methods_as_they_come():
+    real = smollm2()
+    before = len(plot_smollm2(real).axes[0].patches)
+    more = real[real["method"] == "spp"].assign(method="hira", alpaca_perplexity=20.0)
+    assert len(plot_smollm2(pd.concat([real, more])).axes[0].patches) == before + 1
+    bare = plot_smollm2(real[real["method"].isin(["dense", "none"])])
+    assert bare.axes[0].get_title() == "SmolLM2-135M, Wanda 2:4"
+
+
+def test_the_boxes_tell_the_zeros_and_the_numbers_kept(lab):
+    weight = lab.weight
+    a, b = torch.ones(2, weight.shape[1]), torch.ones(len(weight), 2)
+    zeros = int((weight[:16, :16] == 0).sum())
+    assert plot_merge(weight, a, b, 2.0).axes[0].get_title().startswith(f"0 of the {zeros} zeros")
+    assert plot_merge(weight, a, b, 2.0, masked=True).axes[0].get_title().startswith(f"{zeros} of the {zeros}")
+    saved = plot_saved({"lora": [(4, 8)], "masked-lora": [(16, 24), (4, 8)]}, weight).axes[0]
+    assert "13 times" in saved.get_title() and len(saved.patches) == 4
+
+
+def test_layers_train_and_merge_by_the_function_that_is_put_in():
+    model, _ = load("tiny")
+    prune(model, None, "75%", method="magnitude", progress=False)
+    asked = []
+
+    def update(weight, a, b, scaling):
+        asked.append(weight.shape)
+        return scaling * (b @ a) * (weight != 0)
+
+    adapted = with_update(attach(model, "masked-lora"), update)
+    adapted(input_ids=torch.tensor([[1, 5, 7]]))
+    assert len(asked) == 28
+    assert merge(adapted)[1].densification == 0 and len(asked) > 28

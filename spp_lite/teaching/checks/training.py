@@ -1,11 +1,9 @@
-"""Checks of notebook 06: labels for the loss, the Alpaca prompt, the relative size of SPP's first step."""
+"""Checks of notebook 06: the Alpaca prompt, and labels for the loss. Its other checks are in steps.py."""
 
 from collections.abc import Callable
 
-import torch
-
 from ...recover.data import IGNORED, PROMPT, PROMPT_WITH_INPUT, prompt
-from .common import CheckFailed, answer, compare
+from .common import CheckFailed, answer, check, compare
 
 EXAMPLES = [  # prompt, answer, end of sequence; the second answer repeats a token of its prompt
     ([1, 40, 41, 42, 43], [7, 8, 9], 2),
@@ -18,20 +16,63 @@ RECORDS = [
 ]
 
 
+def build_prompt(record: dict[str, str]) -> str:
+    """The template with or without input, filled with a record."""
+    return prompt(record)
+
+
+@check(library=build_prompt)
+def ex_06a(function: Callable) -> None:
+    """build_prompt(record): the Alpaca template with or without input, filled, up to where the response starts."""
+    for record in RECORDS:
+        found, right = answer("Ex 06a", function, dict(record)), prompt(record)
+        if not isinstance(found, str):
+            raise CheckFailed(f"Ex 06a: a string is asked for; you return {found!r:.60}.")
+        kind = "a record with an input" if record["input"] else "a record whose input is empty"
+        other = (PROMPT if record["input"] else PROMPT_WITH_INPUT).format(**record)
+        wrong = "this record has an input: use the template that shows it"
+        reasons = [
+            (other, wrong if record["input"] else "the input is empty: use the template without '### Input:'"),
+            (PROMPT, "the template is not filled: put the record's texts in its braces"),
+            (PROMPT_WITH_INPUT, "the template is not filled: put the record's texts in its braces"),
+            (right + record["output"], "the prompt ends where the response starts: leave the output out"),
+            (right[:-1], "the newline after '### Response:' is missing: the response starts on its own line"),
+            (right.strip(), "the newline after '### Response:' is missing: the response starts on its own line"),
+            (right[right.index("###") :], "the sentence 'Below is an instruction …' is missing"),
+            (right.replace("\n\n", "\n"), "parts are divided by an empty line: two newlines"),
+            (found, _first_difference(found, right)),
+        ]
+        compare("Ex 06a", found, right, reasons, case=kind)
+
+
+def _first_difference(found: str, right: str) -> str:
+    same = next((i for i, (a, b) in enumerate(zip(found, right, strict=False)) if a != b), min(len(found), len(right)))
+    return (
+        f"from character {same} on you have {found[same : same + 24]!r} where {right[same : same + 24]!r} is asked for"
+    )
+
+
 def _pair(found) -> tuple[list, list]:
     try:
         ids, labels = ([int(token) for token in part] for part in found)
     except (TypeError, ValueError, RuntimeError):
         raise CheckFailed(
-            f"Ex 06a: return two lists of whole numbers, ids and labels; you return {found!r:.60}."
+            f"Ex 06b: return two lists of whole numbers, ids and labels; you return {found!r:.60}."
         ) from None
     return ids, labels
 
 
-def ex_06a(function: Callable) -> str:
+def build_labels(prompt_ids: list[int], answer_ids: list[int], eos: int) -> tuple[list[int], list[int]]:
+    """The ids of prompt, answer and EOS; and their labels, −100 on the prompt."""
+    learned = [*answer_ids, eos]
+    return [*prompt_ids, *learned], [IGNORED] * len(prompt_ids) + learned
+
+
+@check(library=build_labels)
+def ex_06b(function: Callable) -> None:
     """build_labels(prompt_ids, answer_ids, eos): ids of prompt, answer and EOS; labels, −100 on the prompt, unshifted."""
     for start, response, eos in EXAMPLES:
-        ids, labels = _pair(answer("Ex 06a", function, list(start), list(response), eos))
+        ids, labels = _pair(answer("Ex 06b", function, list(start), list(response), eos))
         case = f"prompt {start}, answer {response}, eos {eos}"
         right_ids = [*start, *response, eos]
         reasons = [
@@ -40,10 +81,9 @@ def ex_06a(function: Callable) -> str:
             ([*start, eos, *response], "EOS comes last, after the answer"),
             ([*start, eos, *response, eos], "one EOS is enough, after the answer"),
         ]
-        compare("Ex 06a", ids, right_ids, reasons, case=case)
+        compare("Ex 06b", ids, right_ids, reasons, case=case)
         right = [*[IGNORED] * len(start), *response, eos]
-        compare("Ex 06a", labels, right, _wrong_labels(start, response, eos), case=case)
-    return "Ex 06a: right."
+        compare("Ex 06b", labels, right, _wrong_labels(start, response, eos), case=case)
 
 
 def _wrong_labels(start: list[int], response: list[int], eos: int) -> list[tuple[list[int], str]]:
@@ -64,58 +104,3 @@ def _wrong_labels(start: list[int], response: list[int], eos: int) -> list[tuple
         ([IGNORED if token in start else token for token in ids],
          "you hide a token of the answer because it is also in the prompt: go by place, not by value"),
     ]  # fmt: skip
-
-
-def ex_06b(function: Callable) -> str:
-    """build_prompt(record): the Alpaca template with or without input, filled, up to where the response starts."""
-    for record in RECORDS:
-        found, right = answer("Ex 06b", function, dict(record)), prompt(record)
-        if not isinstance(found, str):
-            raise CheckFailed(f"Ex 06b: a string is asked for; you return {found!r:.60}.")
-        kind = "a record with an input" if record["input"] else "a record whose input is empty"
-        other = (PROMPT if record["input"] else PROMPT_WITH_INPUT).format(**record)
-        wrong = "this record has an input: use the template that shows it"
-        reasons = [
-            (other, wrong if record["input"] else "the input is empty: use the template without '### Input:'"),
-            (PROMPT, "the template is not filled: put the record's texts in its braces"),
-            (PROMPT_WITH_INPUT, "the template is not filled: put the record's texts in its braces"),
-            (right + record["output"], "the prompt ends where the response starts: leave the output out"),
-            (right[:-1], "the newline after '### Response:' is missing: the response starts on its own line"),
-            (right.strip(), "the newline after '### Response:' is missing: the response starts on its own line"),
-            (right[right.index("###") :], "the sentence 'Below is an instruction …' is missing"),
-            (right.replace("\n\n", "\n"), "parts are divided by an empty line: two newlines"),
-            (found, _first_difference(found, right)),
-        ]
-        compare("Ex 06b", found, right, reasons, case=kind)
-    return "Ex 06b: right."
-
-
-def _first_difference(found: str, right: str) -> str:
-    same = next((i for i, (a, b) in enumerate(zip(found, right, strict=False)) if a != b), min(len(found), len(right)))
-    return (
-        f"from character {same} on you have {found[same : same + 24]!r} where {right[same : same + 24]!r} is asked for"
-    )
-
-
-def ex_06c(function: Callable) -> str:
-    """relative_step(alpha, lr, scaling): |ΔW| / |W| when every β moves from 0 by ±lr: lr · s · |α|, entry by entry."""
-    draw = torch.Generator().manual_seed(6)
-    for r, inputs, lr, s in ((2, 5, 0.05, 2.0), (3, 4, 0.3, 0.5)):
-        alpha = torch.randn(r, inputs, generator=draw)
-        right = lr * s * alpha.abs()
-        reasons = [
-            (lr * s * alpha, "a size has no sign: take |α|"),
-            (lr * alpha.abs(), "the strength s is missing"),
-            (s * alpha.abs(), "the rate is missing: β moves by lr"),
-            (torch.full_like(alpha, lr * s), "α is missing: it differs from entry to entry"),
-            (lr * s, "α is missing: it differs from entry to entry"),
-            (1 + right, "that is a factor; the change is the factor minus 1"),
-            (1 + lr * s * alpha, "that is the factor; the change is the factor minus 1, without sign"),
-            (right.mean(), "give every entry its own number, not their mean"),
-            (right.mean(1), "give every entry its own number, not a mean of each row"),
-            (100 * right, "give a share, not a percentage"),
-            (lr * lr * s * alpha.abs(), "only β moves in the first step: lr comes in once"),
-            (lr * s * (alpha.abs() + lr), "α does not move in the first step: its gradient is 0 while β = 0"),
-        ]
-        compare("Ex 06c", answer("Ex 06c", function, alpha.clone(), lr, s), right, reasons, case=f"lr = {lr}, s = {s}")
-    return "Ex 06c: right."

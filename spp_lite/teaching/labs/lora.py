@@ -1,20 +1,22 @@
-"""Notebook 04: what LoRA's update does to the zeros of one weight, and what the masks cost over the logged runs."""
+"""Notebook 04: what LoRA's update does to the zeros of one weight. Knows tensors and layers, no table of runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...experiment.plotting import LOOKS, STYLE, draw_methods
-from ...experiment.statistics import summarise
+from ...experiment.baselines import MaskedLoraLinear
+from ...experiment.plotting import LOOKS, STYLE
 from ...pruning.sparsity import measure
 from ..widgets import Lab, choice, slider
 
 COLOURS = mpl.colormaps["PuOr"].with_extremes(bad="#BDBDBD")  # grey: exactly zero
-KINDS = ("lora", "lora*", "masked-lora")
 
 
 def kept_share(update: Tensor, mask: Tensor) -> float:
@@ -22,49 +24,88 @@ def kept_share(update: Tensor, mask: Tensor) -> float:
     return float((update * mask).square().sum() / update.square().sum().clamp_min(1e-30))
 
 
-def gains(table: pd.DataFrame, against: str = "lora*", methods=("lora", "masked-lora")) -> pd.DataFrame:
-    """Rows of `methods` with `gain`: accuracy − accuracy of `against` in the run with the same pruner, sparsity, seed."""
-    key = ["pruner", "sparsity", "seed"]
-    base = table[table["method"] == against].set_index(key)["accuracy"].rename("base")
-    found = table[table["method"].isin(methods)].join(base, on=key).dropna(subset=["base"])
-    return found.assign(gain=found["accuracy"] - found["base"])
+def with_update(model: nn.Module, update: Callable) -> nn.Module:
+    """attach(…, "masked-lora")'s model, whose layers from now on compute their update by update(weight, A, B, scaling)."""
+    for layer in model.modules():
+        if isinstance(layer, MaskedLoraLinear):
+            layer.get_delta_weight = partial(_delta, layer, update)
+    return model
 
 
-def plot_gains(table: pd.DataFrame) -> Figure:
-    """Paired differences to LoRA* by sparsity, from gains(), with 95 % intervals; LoRA* itself is the zero line."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 5), layout="constrained")
-        panels = draw_methods(figure, summarise(table, "gain"))
-        for axes in panels:
-            axes.axhline(0, color=LOOKS["lora*"][1], linewidth=2, linestyle=LOOKS["lora*"][3])
-        panels[0].text(0.02, 0.1, "LoRA*", color="#8A6000", va="bottom", transform=panels[0].get_yaxis_transform())
-        panels[0].set_ylabel("accuracy minus LoRA*'s (points)")
-    return figure
+def _delta(layer: MaskedLoraLinear, update: Callable, adapter: str) -> Tensor:
+    a, b = (part[adapter].weight for part in (layer.lora_A, layer.lora_B))
+    return update(layer.get_base_layer().weight, a, b, layer.scaling[adapter])
 
 
-def plot_recovery(runs: pd.DataFrame, sweep: pd.DataFrame) -> Figure:
-    """Accuracy by method: a hollow marker for the run at hand, a filled one for the mean of the sweep and its interval.
+def plot_merge(weight: Tensor, a: Tensor, b: Tensor, scaling: float, *, masked: bool = False) -> Figure:
+    """The upper left corner of W + s BA, or of W + M ⊙ s BA, as boxes of the right shapes; grey is exactly zero.
 
-    runs: method, accuracy, zeros (share left), one row a method; sweep: rows of one pruner and sparsity.
+    weight: a pruned (out, in); a: (r, in); b: (out, r).
     """
-    means = summarise(sweep).set_index("method")
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 4), layout="constrained")
+    weight, a, b = weight[:16, :16].detach().cpu(), a[:, :16].detach().cpu(), b[:16].detach().cpu()
+    mask = (weight != 0).float()
+    merged = weight + scaling * (b @ a) * (mask if masked else 1)
+    parts = [("+ s", None), ("B", b), ("·", None), ("A", a), ("=", None), ("W′", merged)]
+    parts = [("W", weight), *([("+", None), ("M", mask), ("⊙ s", None)] if masked else parts[:1]), *parts[1:]]
+    left, zeros = int((merged == 0).sum()), int((weight == 0).sum())
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(12, 3.3), layout="constrained")
         axes = figure.add_subplot()
-        for place, row in enumerate(runs.itertuples()):
-            _, colour, marker, _ = LOOKS[row.method]
-            looks = {"color": colour, "marker": marker, "markersize": 10, "linestyle": ""}
-            axes.plot(100 * row.accuracy, place - 0.17, mfc="white", mew=2, **looks)
-            mean, half = 100 * means.loc[row.method, ["mean", "half"]]
-            axes.errorbar(mean, place + 0.17, xerr=half, capsize=4, **looks)
-            axes.text(1.02, place, f"{row.zeros:.0%} zeros", transform=axes.get_yaxis_transform(), va="center")
-        axes.plot([], [], "ko", mfc="white", mew=2, markersize=9, label="this notebook's run")
-        axes.plot([], [], "ko", markersize=9, label="mean of the logged seeds, 95 % interval")
-        axes.set_yticks(range(len(runs)), [LOOKS[name][0] for name in runs["method"]])
-        axes.set_ylim(len(runs) - 0.5, -0.5)
-        axes.set_xlabel("average zero-shot accuracy (%)")
-        figure.legend(fontsize=12, ncols=2, frameon=False, loc="outside upper center")
+        axes.set_title(f"{left} of the {zeros} zeros of this corner are left after merging")
+        end = _draw_parts(axes, parts)
+        axes.set(xlim=(-0.5, end + 0.5), ylim=(18.2, -2.2), aspect="equal")
+        axes.axis("off")
     return figure
+
+
+def _draw_parts(axes, parts: Sequence[tuple[str, Tensor | None]]) -> float:
+    """Matrices and the signs between them, from left to right; returns where they end."""
+    shapes = {"W": "out × in", "M": "1 or 0", "B": "out × r", "A": "r × in", "W′": "out × in"}
+    at, middle = 0.0, 8.0
+    for name, values in parts:
+        if values is None:
+            width = 2.4 + len(name.replace(" ", ""))
+            axes.text(at + width / 2, middle, name, ha="center", va="center", fontsize=17)
+            at += width
+            continue
+        rows, columns = values.shape
+        top, unit = middle - rows / 2, float(values.abs().max()) * (2 if name == "M" else 1)
+        shown = np.ma.masked_equal(values.numpy(), 0.0)
+        box = (at, at + columns, top + rows, top)
+        axes.imshow(shown, cmap=COLOURS, vmin=-unit, vmax=unit, extent=box, interpolation="nearest")
+        axes.add_patch(Rectangle((at, top), columns, rows, fill=False, edgecolor="#555555"))
+        axes.text(at + columns / 2, top - 0.4, name, ha="center", va="bottom", fontsize=14, weight="bold")
+        axes.text(at + columns / 2, top + rows + 0.4, shapes[name], ha="center", va="top", fontsize=12)
+        at += columns
+    return at
+
+
+def plot_saved(kept: Mapping[str, Sequence[tuple[int, ...]]], weight: Tensor) -> Figure:
+    """What a layer keeps for its backward pass, every matrix as a box to scale; kept: method → shapes (rows, columns)."""
+    out, inputs = weight.shape
+    names = {name: LOOKS[name][0].split(" merged")[0] for name in kept}
+    sizes = {name: sum(torch.Size(shape).numel() for shape in shapes) for name, shapes in kept.items()}
+    most, least = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(11, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        end = _draw_boxes(axes, 0.0, [(out, inputs)], "white", f"W itself: {weight.numel():,}", inputs)
+        for name, shapes in kept.items():
+            end = _draw_boxes(axes, end, shapes, LOOKS[name][1], f"{names[name]} keeps {sizes[name]:,}", inputs)
+        axes.set(xlim=(-0.02 * inputs, end), ylim=(1.25 * out, -0.3 * out), aspect="equal")
+        axes.axis("off")
+        axes.set_title(f"{names[most]} keeps {sizes[most] / sizes[least]:.0f} times as many numbers as {names[least]}")
+    return figure
+
+
+def _draw_boxes(axes, left: float, shapes: Sequence[tuple[int, ...]], colour: str, title: str, unit: int) -> float:
+    """Boxes from `left` on, the largest first; returns where the next group starts."""
+    axes.text(left, -0.08 * unit, title, ha="left", va="bottom", fontsize=13)
+    for rows, columns in sorted(shapes, key=lambda shape: -torch.Size(shape).numel()):
+        axes.add_patch(Rectangle((left, 0), columns, rows, facecolor=colour, edgecolor="black", alpha=0.75))
+        axes.text(left, rows + 0.05 * unit, f"{rows} × {columns}", ha="left", va="top", fontsize=12)
+        left += max(columns, 0.45 * unit) + 0.12 * unit
+    return left + 0.3 * unit
 
 
 def plot_update(weight: Tensor, update: Tensor, merged: Tensor, titles: tuple[str, str, str]) -> Figure:
