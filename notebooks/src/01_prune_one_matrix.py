@@ -559,12 +559,13 @@ table = table.loc[["50%", "4:8", "2:4"], ["magnitude", "wanda", "sparsegpt"]]
 table.round(1)
 
 # %%
-from spp_lite.teaching.labs.matrix import plot_patterns
+from spp_lite.teaching.labs.matrix import plot_perplexity
 
 factor = (table.loc["2:4"] / table.loc["50%"]).round(1)
 low, high = factor.min(), factor.max()
 title = f"SmolLM2-135M: 2:4 has {low:.1f} to {high:.1f} times the perplexity of 50%"
-show(plot_patterns(table, dense, title), alt=f"Perplexity by pattern, three criteria. {title}.")
+figure = plot_perplexity(table, dense, title, "pattern, half of the weights zero in each")
+show(figure, alt=f"Perplexity by pattern, three criteria. {title}.")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>

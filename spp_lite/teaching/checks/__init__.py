@@ -20,6 +20,8 @@ from .matrix import ex_01b as ex_01b
 from .matrix import ex_01e as ex_01e
 from .merging import ex_07a as ex_07a
 from .merging import ex_07b as ex_07b
+from .merging import ex_07c as ex_07c
+from .merging import ex_07d as ex_07d
 from .model import ex_03a as ex_03a
 from .model import ex_03b as ex_03b
 from .real import ex_09a as ex_09a
@@ -30,6 +32,11 @@ from .sizes import ex_05d as ex_05d
 from .sizes import ex_05e as ex_05e
 from .start import ex_00a as ex_00a
 from .start import ex_00b as ex_00b
+from .steps import ex_06c as ex_06c
+from .steps import ex_06d as ex_06d
+from .steps import ex_06e as ex_06e
+from .surgeon import ex_02c as ex_02c
+from .surgeon import ex_02d as ex_02d
+from .surgeon import ex_02e as ex_02e
 from .training import ex_06a as ex_06a
 from .training import ex_06b as ex_06b
-from .training import ex_06c as ex_06c

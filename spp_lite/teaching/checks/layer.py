@@ -5,11 +5,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...pruning.sparsity import drop_lowest
-from .common import CheckFailed, answer, compare
+from ...pruning.calibration import InputStatistics
+from ...pruning.criteria import wanda_scores
+from ...pruning.sparsity import Sparsity, drop_lowest
+from .common import CheckFailed, answer, check, compare
 
 
-def ex_02a(function: Callable) -> str:
+def _input_norm(linear: nn.Module, run: Callable) -> Tensor:
+    seen = InputStatistics()
+    handle = linear.register_forward_pre_hook(lambda _module, args: seen.add(args[0].flatten(0, -2), want_gram=False))
+    run()
+    handle.remove()
+    return seen.squares.sqrt()
+
+
+@check(library=_input_norm)
+def ex_02a(function: Callable) -> None:
     """input_norm(linear, run): (in,), root of the mean of x² over all tokens that pass while run() runs; no hook stays."""
     for width, out, sizes in ((6, 4, ((2, 5), (1, 3), (3, 4))), (5, 5, ((1, 7), (4, 2)))):
         draw = torch.Generator().manual_seed(width)
@@ -28,7 +39,6 @@ def ex_02a(function: Callable) -> str:
             raise CheckFailed("Ex 02a: your hook is still on the linear: keep the handle, and call handle.remove().")
         case = f"batches of {' and '.join(str(a * b) for a, b in sizes)} tokens"
         compare("Ex 02a", found, _norm(_rows(batches)), _wrong_norms(linear, batches), case=case)
-    return "Ex 02a: right."
 
 
 def _rows(batches: list[Tensor]) -> Tensor:
@@ -65,7 +75,8 @@ def _wrong_norms(linear: nn.Linear, batches: list[Tensor]) -> list[tuple[object,
     ]
 
 
-def ex_02b(function: Callable) -> str:
+@check(library=lambda weight, norm, ratio: Sparsity(ratio).mask(wanda_scores(weight, norm), per_row=True))
+def ex_02b(function: Callable) -> None:
     """wanda_mask(weight, norm, ratio): True where a weight stays; ⌊ratio · in⌋ zeros in every row, lowest |W| · norm."""
     draw = torch.Generator().manual_seed(0)
     for out, width, ratio in ((6, 8, 0.25), (8, 8, 0.75), (5, 10, 0.25)):
@@ -75,7 +86,6 @@ def ex_02b(function: Callable) -> str:
         found = answer("Ex 02b", function, weight.clone(), norm.clone(), ratio)
         case = f"weight {out} × {width}, ratio {ratio}: {int(ratio * width)} zeros in every row"
         compare("Ex 02b", found, right, _wrong_masks(weight, norm, ratio), case=case)
-    return "Ex 02b: right."
 
 
 def _wrong_masks(weight: Tensor, norm: Tensor, ratio: float) -> list[tuple[object, str]]:

@@ -119,8 +119,8 @@ def plot_errors(
     return figure
 
 
-def plot_patterns(table: pd.DataFrame, dense: float, title: str = "") -> Figure:
-    """Perplexity of a pruned model under patterns of the same ratio. table: index pattern, one column a criterion."""
+def plot_perplexity(table: pd.DataFrame, dense: float, title: str = "", label_x: str = "sparsity") -> Figure:
+    """Perplexity of a pruned model, log scale. table: index sparsity or pattern, one column a criterion."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 4.2), layout="constrained")
         axes = figure.add_subplot()
@@ -132,7 +132,7 @@ def plot_patterns(table: pd.DataFrame, dense: float, title: str = "") -> Figure:
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set_xticks(range(len(table)), table.index)
         axes.set_xlim(-0.3, len(table) - 0.7)
-        axes.set_xlabel("pattern, half of the weights zero in each")
+        axes.set_xlabel(label_x)
         axes.set_ylabel("perplexity (lower is better)")
         axes.set_title(title, fontsize=13)
         figure.legend(fontsize=12, ncols=2, frameon=False, loc="outside lower center")
