@@ -6,7 +6,8 @@ import torch
 
 from spp_lite.adapter.merging import _prove
 from spp_lite.pruning.sparsity import Sparsity, SparsityError
-from spp_lite.teaching.labs.merging import CORRUPTIONS, CorruptionLab, plot_speed, to_csr, weight_checks
+from spp_lite.teaching.labs.merging import CORRUPTIONS, CorruptionLab, weight_checks
+from spp_lite.teaching.labs.storage import overtakes, plot_sizes, plot_speed, to_csr
 
 ALWAYS = {  # what a corruption fails, whatever the layer
     "nothing": [],
@@ -80,3 +81,23 @@ def test_the_speed_figure_draws_ratios():
     times = pd.DataFrame({"zeros": [50, 90, 50, 90], "tokens": [1, 1, 64, 64], "dense": 2.0, "csr": [4.0, 1, 2, 0.5]})
     lines = plot_speed(times).axes[0].get_lines()
     assert lines[0].get_ydata().tolist() == [0.5, 2.0] and lines[1].get_ydata().tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "csr, words",
+    [
+        ([4, 3, 1], "from 90 % zeros on"),
+        ([1, 1, 1], "from 50 % zeros on"),
+        ([1, 4, 4], "not at any"),
+        ([1, 4, 1], "from 90"),
+    ],
+)
+def test_it_is_said_where_csr_overtakes(csr, words):
+    times = pd.DataFrame({"zeros": [50, 75, 90], "tokens": 1, "dense": 2.0, "csr": csr})
+    assert overtakes(times, 1).startswith(words)
+
+
+def test_file_sizes_are_drawn_in_megabytes():
+    axes = plot_sizes({"dense": (2e6, 1e6), "2:4": (1e6, 1e6)}, "half the size").axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [2, 1, 1, 1] and axes.get_title() == "half the size"
+    assert [text.get_text().strip() for text in axes.texts] == ["3 MB", "2 MB"]

@@ -131,20 +131,20 @@ def ex_05c(function: Callable) -> None:
         if [getattr(each, "shape", 0) for each in found] == [right[1].shape, right[0].shape]:
             raise CheckFailed(f"Ex 05c ({case}): return dα first, then dβ.")
         given = (G, weight, alpha, beta, s)
-        for name, mine, want, reasons in zip("αβ", found, right, _wrong_gradients(*given), strict=True):
+        reasons_of = _wrong_dalpha(*given), _wrong_dbeta(*given)
+        for name, mine, want, reasons in zip("αβ", found, right, reasons_of, strict=True):
             compare("Ex 05c", mine, want, reasons, case=f"d{name}, {case}")
 
 
-def _wrong_gradients(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: float) -> tuple[list, list]:
+def _wrong_dalpha(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: float) -> list:
     out, r = len(weight), len(alpha)
-    block = row_blocks(out, r)
-    hot = F.one_hot(block, r).float()
-    rows, column, counts = alpha[block], beta[:, None], hot.sum(0)[:, None]
+    hot, column = F.one_hot(row_blocks(out, r), r).float(), beta[:, None]
+    counts = hot.sum(0)[:, None]
 
     def dalpha(product, hot=hot):
         return s * hot.T @ product
 
-    on_alpha = [
+    return [
         (dalpha(G * weight * column) / s, "the strength s is missing"),
         (dalpha(G * weight), "β is missing: W′ changes with α as fast as W ⊙ β says"),
         (dalpha(G * column), "W is missing: where W is zero, α changes nothing"),
@@ -155,7 +155,12 @@ def _wrong_gradients(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: 
         (-dalpha(G * weight * column), "the sign is wrong"),
         *[(dalpha(G * weight * column, F.one_hot(b, r).float()), why) for b, why in other_blocks(out, r)],
     ]  # fmt: skip
-    on_beta = [
+
+
+def _wrong_dbeta(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: float) -> list:
+    out, r = len(weight), len(alpha)
+    rows = alpha[row_blocks(out, r)]
+    return [
         ((G * weight * rows).sum(1), "the strength s is missing"),
         (s * (G * weight).sum(1), "R(α) is missing: W′ changes with β as fast as W ⊙ R(α) says"),
         (s * (G * rows).sum(1), "W is missing: where W is zero, β changes nothing"),
@@ -166,4 +171,3 @@ def _wrong_gradients(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: 
         (-s * (G * weight * rows).sum(1), "the sign is wrong"),
         *[(s * (G * weight * alpha[b]).sum(1), why) for b, why in other_blocks(out, r)],
     ]  # fmt: skip
-    return on_alpha, on_beta

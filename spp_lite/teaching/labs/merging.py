@@ -1,10 +1,8 @@
-"""Notebook 07: bad merges and which check catches each; CSR weights and their speed. Knows two models, no adapter."""
+"""Notebook 07: bad merges and which check catches each. Knows two models, no adapter."""
 
-import warnings
 from dataclasses import dataclass
 
 import matplotlib as mpl
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -181,9 +179,12 @@ def _and(names: list[str]) -> str:
 def plot_checks(before: Tensor, after: Tensor, bad: Tensor, verdicts: list[Verdict]) -> Figure:
     """The upper left corner of a spoilt weight beside the verdicts, in words and marks."""
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(12, 4.6))
-        _draw_corner(figure.add_axes((0.05, 0.26, 0.38, 0.62)), before[:8, :16], after[:8, :16], bad[:8, :16])
-        axes = figure.add_axes((0.47, 0.1, 0.52, 0.84))
+        figure = Figure(figsize=(12, 4.8))
+        failed = [each.name for each in verdicts if not each.passed]
+        found = f"Not a good merge: {_and(failed)} fail{'s' * (len(failed) == 1)}" if failed else "All four checks pass"
+        figure.suptitle(found, fontsize=14)
+        _draw_corner(figure.add_axes((0.05, 0.25, 0.38, 0.58)), before[:8, :16], after[:8, :16], bad[:8, :16])
+        axes = figure.add_axes((0.47, 0.1, 0.52, 0.8))
         axes.set_xlim(0, 1)
         axes.set_ylim(len(verdicts) - 0.5, -0.5)
         axes.axis("off")
@@ -217,34 +218,3 @@ def _draw_corner(axes, before: Tensor, after: Tensor, bad: Tensor) -> None:
     axes.set(xticks=range(0, kind.shape[1], 4), xlabel="input", ylabel="output")
     axes.set_title("corner of the weight", fontsize=13)
     axes.figure.legend(*zip(*handles, strict=True), loc="lower left", bbox_to_anchor=(0.02, 0), ncols=6, frameon=False)
-
-
-def to_csr(weight: Tensor) -> Tensor:
-    """weight (out, in) → torch's compressed sparse rows: kept values, their columns, where each row starts (int32)."""
-    keep = weight != 0
-    starts = torch.nn.functional.pad(keep.sum(1).cumsum(0), (1, 0)).int()
-    columns = torch.nonzero(keep)[:, 1].int()
-    with warnings.catch_warnings():  # torch says once a process that CSR is beta, however it is made: the reader knows
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(starts, columns, weight[keep], weight.shape, check_invariants=True)
-
-
-def plot_speed(times: pd.DataFrame) -> Figure:
-    """times: columns zeros (%), tokens, dense and csr (the same unit) → how many times faster CSR is than dense."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 4.6), layout="constrained")
-        axes = figure.add_subplot()
-        looks = (("#0072B2", "o", "-"), ("#E69F00", "v", "-."))
-        for (tokens, rows), (colour, marker, dash) in zip(times.groupby("tokens"), looks, strict=True):
-            label = f"{tokens} token{'s' if tokens > 1 else ''} at a time"
-            ratio = rows["dense"] / rows["csr"]
-            axes.plot(rows["zeros"], ratio, color=colour, marker=marker, linestyle=dash, markersize=8, label=label)
-        axes.axhline(1, color="black", linewidth=1, linestyle="--")
-        axes.annotate("dense", (50, 1), xytext=(0, 4), textcoords="offset points", va="bottom")
-        axes.set_yscale("log")
-        axes.minorticks_off()
-        axes.set_yticks(ticks := [0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 50], [f"{tick:g}×" for tick in ticks])
-        axes.set_xlabel("zeros in the weight (%)")
-        axes.set_ylabel("speed of CSR (dense = 1×)")
-        axes.legend(fontsize=12, frameon=False)
-    return figure
