@@ -640,6 +640,8 @@ assert far["wanda"] < 0.05 < 0.5 < far["magnitude"]
 print("checked: the lab's answers, from the lab's own numbers")
 
 # %% [markdown]
+# ### For those who want more: a whole row, without the walk
+#
 # **Ex 02e · stretch · difficulty ●●● · importance ●○○ · ~20 min.** What does the rule "only to the right" cost? Prune one
 # row without it: take the surgeon's step `count` times, each time at the weight that is cheapest *by then*, and let all
 # weights that are left make up for it, on both sides. (SparseGPT also chooses all zeros of a block at once; you choose one

@@ -77,40 +77,32 @@ def ex_02d(function: Callable) -> None:
 
 
 def _wrong_columns(weight: Tensor, H: Tensor, U: Tensor, j: int, drop: Tensor) -> list[tuple[object, str]]:
-    gone, last = weight[:, j] * drop, j == len(H) - 1
-    zeroed, right = weight.clone(), _prune_column(weight, U, j, drop)
-    zeroed[drop, j] = 0
+    gone, right, inverse = weight[:, j] * drop, _prune_column(weight, U, j, drop), H.inverse()
     still = right.clone()
     still[:, j] = weight[:, j]
-    inverse = H.inverse()
-    surgeon = weight - gone[:, None] * inverse[j] / inverse[j, j]
-    whole = weight - (weight[:, j] / U[j, j])[:, None] * U[j]
-    next_only = zeroed.clone()
-    next_only[:, j + 1 : j + 2] = right[:, j + 1 : j + 2]
+    error = gone / U[j, j]
     reasons = [
         (weight, "nothing has changed"),
         (_prune_column(weight, U, j, ~drop), "upside down: drop is True where the weight goes"),
+        (_prune_column(weight, U, j, drop | True), "you prune column j in every row; drop says in which"),
         (still, "the columns to the right are right, but the weights of column j are still there"),
-        (whole, "you prune column j in every row; drop says in which"),
-        (
-            surgeon,
-            "that is the surgeon's step of Ex 02c, which changes the columns to the left too; here row j of U is used",
-        ),
-        (weight - gone[:, None] * U[j], "divide the error by U[j, j]"),
-        (weight - (gone / U[j, j] ** 2)[:, None] * U[j], "divide by U[j, j] once"),
-        (weight + (gone / U[j, j])[:, None] * U[j], "the sign is wrong: the weights of column j have doubled"),
-        (
-            weight - (gone / U[j, j])[:, None] * U[:, j],
-            "you use column j of U; the columns to the right need its row j",
-        ),
-        (weight - (gone / H[j, j])[:, None] * H[j], "you use the Hessian; the walk needs U"),
+        (weight - torch.outer(gone, inverse[j]) / inverse[j, j], "the surgeon's step also changes columns to the left"),
+        (weight - torch.outer(gone, U[j]), "divide the error by U[j, j]"),
+        (weight - torch.outer(error, U[j]) / U[j, j], "divide by U[j, j] once"),
+        (weight + torch.outer(error, U[j]), "the sign is wrong: the weights of column j have doubled"),
+        (weight - torch.outer(error, U[:, j]), "you use column j of U; the columns to the right need its row j"),
+        (weight - torch.outer(gone, H[j]) / H[j, j], "you use the Hessian; the walk needs U"),
         (right - weight, "that is the change; return the weight after it"),
     ]
-    told = [
+    if j == len(H) - 1:  # nothing is to the right of the last column
+        return reasons
+    zeroed = weight.masked_fill(drop[:, None] & (torch.arange(len(H)) == j), 0)
+    next_only = torch.cat([zeroed[:, : j + 1], right[:, j + 1 : j + 2], weight[:, j + 2 :]], 1)
+    return [
         (zeroed, "the weights are zero, but no column makes up for them"),
-        (next_only, "all columns to the right change"),
+        (next_only, "all columns to the right change, not only the next"),
+        *reasons,
     ]
-    return reasons if last else [*told, *reasons]  # of the last column nothing is to the right
 
 
 def _prune_row(row: Tensor, H: Tensor, count: int) -> Tensor:

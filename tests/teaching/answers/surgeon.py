@@ -121,7 +121,7 @@ WRONG = [
     (ex_02d, lambda w, U, j, drop: None, "still blank"),
     (ex_02d, lambda w, U, j, drop: w, "nothing has changed"),
     (ex_02d, lambda w, U, j, drop: without(w, j, drop), "no column makes up"),
-    (ex_02d, surgeon, "columns to the left too"),
+    (ex_02d, surgeon, "changes columns to the left"),
     (ex_02d, lambda w, U, j, drop: column(w, U, j, ~drop), "upside down"),
     (ex_02d, lambda w, U, j, drop: column(w, U, j, drop | True), "in every row"),
     (ex_02d, lambda w, U, j, drop: w - torch.outer(w[:, j] * drop, U[j]), r"divide the error by U\[j, j\]"),
