@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from ..adapter.merging import merge
 from ..models import environment, load, peak_memory, reset_peak_memory
-from ..pruning.blocks import block_matrices
+from ..pruning.blocks import zeros
 from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
 from ..recover.evaluation import average_accuracy, evaluate
@@ -84,12 +84,6 @@ def score(recipe: Recipe, model, tokenizer) -> dict:
     if recipe.tasks:
         found |= table[table["metric"] == "acc"].set_index("task")["value"].to_dict()
     return found
-
-
-def zeros(model) -> float:
-    """Share of exact zeros over all matrices of the decoder blocks, what pruning cannot reach among them."""
-    weights = block_matrices(model).values()
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
 def do_run(recipe: Recipe, run: Run) -> dict:

@@ -46,6 +46,13 @@ def block_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in weights if weight.dim() > 1}
 
 
+def zeros(model: nn.Module) -> float:
+    """Share of exact zeros over all matrices of the decoder blocks, what pruning cannot reach among them; quantised
+    matrices, and those that are not loaded, do not count."""
+    weights = [weight for weight in block_matrices(model).values() if weight.is_floating_point() and not weight.is_meta]
+    return sum(int((weight == 0).sum()) for weight in weights) / max(1, sum(weight.numel() for weight in weights))
+
+
 def context(model: nn.Module) -> float:
     """How many tokens a model takes; infinite where it does not say."""
     config = model.config.get_text_config()

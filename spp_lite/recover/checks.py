@@ -14,7 +14,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..adapter import norm_weights
-from ..pruning.blocks import block_linears, context
+from ..pruning.blocks import context, zeros
 from ..pruning.sparsity import measure
 from .data import IGNORED
 
@@ -70,9 +70,7 @@ def check_teacher(teacher: nn.Module, model: nn.Module, args: TrainingArguments)
                 f"the teacher's {setting} is {there}, the model's {here}: name the dense model that was pruned"
             )
     shared = {id(weight) for weight in model.parameters()} & {id(weight) for weight in teacher.parameters()}
-    dense, pruned = (
-        _zeros(one) for one in (teacher, model.get_base_model() if isinstance(model, PeftModel) else model)
-    )
+    dense, pruned = (zeros(one) for one in (teacher, model.get_base_model() if isinstance(model, PeftModel) else model))
     if shared or (dense > MANY and dense > 0.99 * pruned):
         what = "shares its weights with the model" if shared else f"has {dense:.0%} zeros, as many as the model"
         raise ValueError(f"the teacher {what}, and has nothing to teach it: load the dense model anew")
@@ -98,12 +96,6 @@ def check_rows(model: nn.Module, rows: Dataset, tokenizer) -> Dataset:
     if longest > most:
         raise ValueError(f"a record has {longest} tokens, the model takes {most}: set cutoff to at most {most}")
     return kept
-
-
-def _zeros(model: nn.Module) -> float:
-    weights = [linear.weight.detach() for linear in block_linears(model).values() if linear.weight.is_floating_point()]
-    weights = [weight for weight in weights if not weight.is_meta and weight.dim() == 2]
-    return sum(measure(weight) * weight.numel() for weight in weights) / max(1, sum(map(torch.numel, weights)))
 
 
 def _warn(message: str) -> None:

@@ -6,12 +6,12 @@ from ..cli.finetune import FinetuneArguments
 from ..experiment.baselines import attach
 from ..experiment.plotting import LOOKS, plot_accuracy_vs_sparsity, plot_paired, plot_parameters, plot_tasks
 from ..experiment.recipe import Recipe, Run
-from ..experiment.runs import do_run, zeros
+from ..experiment.runs import do_run
 from ..experiment.statistics import paired, summarise
 from ..experiment.table import choose_rates, write_table
 from ..models import embedded, is_tiny, load_tokenizer, resolve, save
 from ..pruning.allocation import budget
-from ..pruning.blocks import block_linears
+from ..pruning.blocks import block_linears, zeros
 from ..pruning.calibration import walk
 from ..pruning.criteria import inverse_factor, sparsegpt, sparsegpt_together
 from ..pruning.sparsity import SparsityError, measure

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_s
 from spp_lite import SppConfig, finetune, load, load_alpaca, merge, prune
 from spp_lite.adapter import load_adapter
 from spp_lite.experiment.baselines import attach
-from spp_lite.experiment.runs import zeros
+from spp_lite.pruning.blocks import zeros
 from spp_lite.recover.data import prompt
 from spp_lite.recover.training import Estimate, _parts
 
