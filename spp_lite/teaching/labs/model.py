@@ -1,9 +1,8 @@
-"""Notebook 03: figures of a pruned model, and one budget of zeros spent over three groups of linears.
+"""Notebook 03: figures of a pruned model, and one budget of zeros spent over the seven kinds of linears.
 
 Knows tables: kind, ratio, zeros, damage. Knows no model.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -12,95 +11,175 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...experiment.plotting import LOOKS, STYLE
-from ..widgets import Lab, slider
+from ..figures import MODULES
 
-KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-GROUPS = {"attention": KINDS[:4], "gate, up": KINDS[4:6], "down": KINDS[6:]}
+KINDS = tuple(MODULES)
 BLACK = LOOKS["dense"][1]
-NAMES = ("spp", "lora*", "masked-lora", "hira", "masked-full", "reconstruct", "none")  # six dashes come first
-LINES = [LOOKS[name][1:] for name in NAMES]  # colour, marker, dash
 DAMAGE = "damage (nats per token)"
+HIGHER = ("accuracy",)  # the yardsticks of which more is better
+
+
+def plot_windows(found: Mapping[int, float]) -> Figure:
+    """Perplexity against the length of the windows that the text is cut into."""
+    best = min(found, key=found.get)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 4), layout="constrained")
+        axes = figure.add_subplot(title=f"Perplexity is lowest in windows of {best} tokens")
+        axes.plot([*found], [*found.values()], color=BLACK, marker="o")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([*found], [str(length) for length in found])
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("length of a window (tokens)")
+        axes.set_ylabel("perplexity")
+    return figure
+
+
+def plot_errors(table: pd.DataFrame) -> Figure:
+    """Relative output error of every linear, in the order of the model; table: PruningReport.table."""
+    parts = table["layer"].str.extract(r"\.(?P<block>\d+)\..*?(?P<kind>\w+)$")
+    blocks, worst = parts["block"].astype(int), table["error"].idxmax()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        for kind, (colour, marker) in MODULES.items():
+            here = table.index[parts["kind"] == kind]
+            axes.plot(here, 100 * table["error"][here], color=colour, marker=marker, linestyle="", label=kind)
+        first = blocks.drop_duplicates()
+        first = first[first % (1 + len(first) // 9) == 0]  # labels that do not collide
+        axes.set_xticks(first.index, [f"block {block}" for block in first])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("relative output error (%)")
+        name = f"{parts['kind'][worst]} of block {blocks[worst]}"
+        axes.set_title(f"The largest error of a linear: {table['error'][worst]:.1%}, in {name}")
+        figure.legend(fontsize=12, frameon=False, ncols=7, loc="outside lower center", columnspacing=1, handletextpad=0)
+    return figure
 
 
 def plot_drift(errors: Sequence[float], drift: Sequence[float]) -> Figure:
     """Per block: the mean relative error of its linears, and how far its output is from the dense model's."""
+    errors, drift = [*errors], [*drift]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 4), layout="constrained")
+        figure = Figure(figsize=(8.5, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        parts = {"output of the block": drift, "mean over its linears, each on its own": errors}
-        for (colour, marker, dash), (label, values) in zip(LINES, parts.items(), strict=False):
-            axes.plot(range(len(values)), values, color=colour, marker=marker, linestyle=dash, label=label)
-        axes.set_xticks(range(len(drift)))
-        axes.set_ylim(bottom=0)
+        at = range(len(drift))
+        axes.plot(at, drift, color=BLACK, marker="o", label="output of the block, against the dense model's")
+        axes.plot(at, errors, color="#777777", marker="s", linestyle="--", label="mean error of its seven linears")
+        axes.set_xticks(at)
+        axes.set_ylim(bottom=0, top=1.3 * max(*drift, *errors))
         axes.set_xlabel("decoder block")
         axes.set_ylabel("relative squared error")
-        axes.legend(fontsize=12, frameon=False)
+        axes.set_title(f"The last block's output is {drift[-1] / errors[-1]:.1f} times as wrong as one of its linears")
+        axes.legend(fontsize=12, frameon=False, loc="upper left")
     return figure
 
 
+def best_by(table: pd.DataFrame, yardstick: str, ratio: float) -> str:
+    """The criterion that a yardstick puts first at one ratio; table: method, ratio and the yardstick."""
+    here = table[table["ratio"] == ratio].set_index("method")[yardstick]
+    return str(here.idxmax() if yardstick in HIGHER else here.idxmin())
+
+
 def plot_methods(table: pd.DataFrame, dense: Mapping[str, float]) -> Figure:
-    """One panel per yardstick: damage, perplexity, accuracy against the ratio, a line per pruning method.
+    """One panel per yardstick: damage, perplexity, accuracy against the ratio, a line per criterion.
 
     table: method, ratio, damage, perplexity, accuracy; dense: the dense model's values, drawn as a line.
     """
     labels = {"damage": DAMAGE, "perplexity": "perplexity (log scale)", "accuracy": "accuracy (%)"}
+    top = table["ratio"].max()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 4.4), layout="constrained")
+        figure = Figure(figsize=(12, 4.8), layout="constrained")
         for axes, (name, label) in zip(figure.subplots(1, 3), labels.items(), strict=True):
-            scale = 100 if name == "accuracy" else 1
-            axes.axhline(scale * dense[name], color=BLACK, linestyle="--", linewidth=1, label="dense model")
-            for (colour, marker, dash), (method, rows) in zip(LINES, table.groupby("method", sort=False), strict=False):
-                looks = {"color": colour, "marker": marker, "linestyle": dash, "label": method}
-                axes.plot(100 * rows["ratio"], scale * rows[name], **looks)
-            axes.set_xticks(sorted(100 * table["ratio"].unique()))
-            axes.set_xlabel("zeros (%)")
+            _draw_criteria(axes, table, name, dense[name])
+            axes.set_title(f"{name} at {top:.0%} zeros:\n{LOOKS[best_by(table, name, top)][0].split()[-1]} is best")
             axes.set_ylabel(label)
-        figure.axes[1].set_yscale("log")
-        figure.axes[1].yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        figure.axes[1].yaxis.set_major_formatter("{x:g}")
-        figure.axes[1].yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        _log(figure.axes[1])
         handles = figure.axes[0].get_legend_handles_labels()
         figure.legend(*handles, fontsize=12, ncols=4, frameon=False, loc="outside lower center")
     return figure
 
 
-def plot_scan(scan: pd.DataFrame, ratio: float) -> Figure:
-    """Left: damage against the ratio, one kind pruned alone; right: damage per million zeros at one ratio.
+def _draw_criteria(axes, table: pd.DataFrame, name: str, dense: float) -> None:
+    scale = 100 if name in HIGHER else 1
+    axes.axhline(scale * dense, color=BLACK, linestyle="--", linewidth=1, label=LOOKS["dense"][0])
+    for method, rows in table.sort_values("ratio").groupby("method", sort=False):
+        label, colour, marker, dash = LOOKS[method]
+        looks = {"color": colour, "marker": marker, "linestyle": dash, "label": label}
+        axes.plot(100 * rows["ratio"], scale * rows[name], **looks)
+    axes.set_xticks(sorted(100 * table["ratio"].unique()))
+    axes.set_xlabel("zeros (%)")
 
-    scan: kind, ratio, zeros, damage.
-    """
-    here = scan[scan["ratio"] == ratio].set_index("kind")
+
+def _log(axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1,) if high > 1e3 * low else (1, 2, 5)
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def plot_two_models(tables: Mapping[str, tuple[pd.DataFrame, float]]) -> Figure:
+    """Perplexity against zeros, a panel per model; tables: name → (method, ratio, perplexity; the dense model's)."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        for number, (kind, rows) in enumerate(scan.groupby("kind", sort=False)):
-            colour, marker, dash = LINES[number % len(LINES)]
-            left.plot(100 * rows["ratio"], rows["damage"], color=colour, marker=marker, linestyle=dash, label=kind)
-            right.barh(kind, 1e6 * here.loc[kind, "damage"] / here.loc[kind, "zeros"], color=colour, edgecolor=BLACK)
-        left.set_xlabel("zeros in this kind of linear (%)")
-        left.set_ylabel(DAMAGE)
-        left.legend(fontsize=12, frameon=False)
-        right.invert_yaxis()
-        right.grid(axis="y", visible=False)
-        right.set_xlabel(f"damage per million zeros, at {ratio:.0%}")
+        figure = Figure(figsize=(11.5, 4.8), layout="constrained")
+        for axes, (name, (table, dense)) in zip(
+            figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True
+        ):
+            _draw_criteria(axes, table, "perplexity", dense)
+            last = table.pivot(index="ratio", columns="method", values="perplexity").dropna().iloc[-1]
+            worst = LOOKS[last.idxmax()][0].split()[-1]
+            axes.set_title(
+                f"{name}: {worst} is worst at {last.name:.0%},\n{last.max() / last.min():,.3g} times the best"
+            )
+            axes.set_ylabel("perplexity (log scale)")
+            _log(axes)
+        handles = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*handles, fontsize=12, ncols=4, frameon=False, loc="outside lower center")
     return figure
 
 
-def plot_allocations(table: pd.DataFrame) -> Figure:
-    """Damage and accuracy of several ways to spend one budget; table: allocation, damage, accuracy."""
-    panels = {"damage": (1, DAMAGE, "%.2f"), "accuracy": (100, "accuracy (%)", "%.0f")}
+def plot_scan(scan: pd.DataFrame) -> Figure:
+    """Left: damage against the ratio, one kind pruned alone; right: the price of the next zero, per million, log scale.
+
+    scan: kind, ratio, zeros, damage, price (of a zero on the way to the row's ratio).
+    """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
-        for axes, (name, (scale, label, digits)) in zip(
-            figure.subplots(1, 2, sharey=True), panels.items(), strict=True
-        ):
-            for (colour, _, _), row in zip(LINES, table.to_dict("records"), strict=False):
-                bar = axes.barh(row["allocation"], scale * row[name], color=colour, edgecolor=BLACK)
-                axes.bar_label(bar, fmt=digits, padding=4)
-            axes.margins(x=0.15)
-            axes.grid(axis="y", visible=False)
-            axes.set_xlabel(label)
-        figure.axes[0].invert_yaxis()
+        figure = Figure(figsize=(12, 4.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for kind, rows in scan.groupby("kind", sort=False):
+            colour, marker = MODULES[kind]
+            looks = {"color": colour, "marker": marker, "label": kind}
+            left.plot(100 * rows["ratio"], rows["damage"], **looks)
+            before = rows["ratio"].shift(fill_value=0)
+            right.plot(50 * (before + rows["ratio"]), 1e6 * rows["price"], **looks)  # in the middle of its step
+        total = scan.groupby("kind", sort=False)["damage"].last()
+        left.set_title(f"{total.idxmax()} hurts most, pruned alone to {scan['ratio'].max():.0%}")
+        last = scan.groupby("kind", sort=False)["price"].last()
+        right.set_title(f"The last zeros cost most in {last.idxmax()}, least in {last.idxmin()}")
+        left.set_ylabel(DAMAGE)
+        right.set_ylabel("damage per million more zeros (log scale)")
+        right.set_yscale("log")
+        for axes in (left, right):
+            axes.set_xlabel("zeros in this kind of linear (%)")
+        figure.legend(
+            *left.get_legend_handles_labels(), fontsize=12, ncols=7, frameon=False, loc="outside lower center"
+        )
+    return figure
+
+
+def plot_allocations(paired: pd.DataFrame) -> Figure:
+    """Damage minus that of the uniform allocation, with 95 % intervals; paired: method, mean, half."""
+    rows = paired.sort_values("mean").reset_index(drop=True)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0, color=BLACK, linestyle="--")
+        axes.errorbar(rows["mean"], rows.index, xerr=rows["half"], color=BLACK, fmt="o", markersize=8, capsize=4)
+        axes.set_yticks(rows.index, rows["method"])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("damage minus that of uniform, the dashed line (nats per token)")
+        less = [row.method for row in rows.itertuples() if row.mean + row.half < 0]
+        axes.set_title(f"Less damage than uniform, same zeros: {', '.join(less) or 'none'}")
     return figure
 
 
@@ -114,88 +193,3 @@ def predicted(scan: pd.DataFrame, ratios: Mapping[str, float]) -> dict[str, floa
         rows = scan[scan["kind"] == kind].sort_values("ratio")
         found[kind] = float(np.interp(ratio, [0, *rows["ratio"]], [0, *rows["damage"]]))
     return found
-
-
-class BudgetLab(Lab):
-    """A slider per group of kinds: how many zeros that makes of a budget, and what the scan predicts it costs."""
-
-    height = 300
-    stops = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-    def __init__(self, scan: pd.DataFrame, target: float = 0.7) -> None:
-        """scan: kind, ratio, zeros, damage, all seven kinds of a LLaMA; target: the budget, as a share of all weights."""
-        self.scan, self.target = scan, target
-        sizes = (scan["zeros"] / scan["ratio"]).groupby(scan["kind"]).mean()
-        self.sizes = {kind: float(sizes[kind] / sizes.sum()) for kind in KINDS}  # shares of all weights
-        worst = predicted(scan, dict.fromkeys(KINDS, max(self.stops)))
-        self.top = 1.15 * max(sum(worst[kind] for kind in kinds) for kinds in GROUPS.values())  # of all states
-        super().__init__()
-
-    def controls(self):
-        options = [(f"{stop:.0%}", stop) for stop in self.stops]
-        return {group: slider(f"zeros in {group}", options, 0.7) for group in GROUPS}
-
-    def ratios(self, state: Mapping[str, float]) -> dict[str, float]:
-        """Kind → ratio."""
-        return {kind: state[group] for group, kinds in GROUPS.items() for kind in kinds}
-
-    def reached(self, state: Mapping[str, float]) -> float:
-        """The share of zeros over all kinds."""
-        return sum(ratio * self.sizes[kind] for kind, ratio in self.ratios(state).items())
-
-    def damage(self, state: Mapping[str, float]) -> float:
-        """The predicted damage: the sum of what the scan says of every kind."""
-        return sum(predicted(self.scan, self.ratios(state)).values())
-
-    def allocation(self, state: Mapping[str, float]) -> dict[str, float]:
-        """Name pattern → ratio, as prune() takes it."""
-        return {f"*.{kind}": ratio for kind, ratio in self.ratios(state).items()}
-
-    def cheapest(self) -> dict[str, float]:
-        """Of all positions of the sliders that meet the budget, the one with the lowest predicted damage."""
-        table = {
-            (group, stop): sum(predicted(self.scan, dict.fromkeys(kinds, stop)).values())
-            for group, kinds in GROUPS.items()
-            for stop in self.stops
-        }
-        states = [dict(zip(GROUPS, stops, strict=True)) for stops in itertools.product(self.stops, repeat=len(GROUPS))]
-        met = [state for state in states if self.reached(state) >= self.target - 1e-4]
-        return min(met, key=lambda state: sum(table[pair] for pair in state.items()))
-
-    def render(self, **state):
-        ratios, reached = self.ratios(state), self.reached(state)
-        costs = predicted(self.scan, ratios)
-        zeros = {group: 100 * sum(ratios[kind] * self.sizes[kind] for kind in kinds) for group, kinds in GROUPS.items()}
-        cost = {group: sum(costs[kind] for kind in kinds) for group, kinds in GROUPS.items()}
-        uniform = sum(predicted(self.scan, dict.fromkeys(KINDS, reached)).values())
-        gap = 100 * (reached - self.target)
-        verdict = "exactly met" if abs(gap) < 0.01 else f"{abs(gap):.1f} points too {'many' if gap > 0 else 'few'}"
-        taken = "; ".join(f"{group} {value:.1f}" for group, value in zeros.items())
-        return self.figure(zeros, cost), (
-            f"{reached:.1%} zeros in all, budget {self.target:.0%}: {verdict}. Zeros in % of all weights: {taken}. "
-            f"Predicted damage {sum(cost.values()):.2f} nats per token, mostly from {max(cost, key=cost.get)}; "
-            f"as many zeros, uniform: {uniform:.2f}. A prediction: it adds up what each kind costs alone."
-        )
-
-    def figure(self, zeros: Mapping[str, float], cost: Mapping[str, float]) -> Figure:
-        """What each group gives (with its size as an outline), and what it costs."""
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=(10, 3.4))
-            left, right = figure.subplots(1, 2)
-            figure.subplots_adjust(left=0.11, right=0.97, bottom=0.19, top=0.95, wspace=0.12)
-            for number, (group, kinds) in enumerate(GROUPS.items()):
-                colour = LINES[number][0]
-                size = 100 * sum(self.sizes[kind] for kind in kinds)
-                left.barh(number, size, fill=False, edgecolor="#666666", linestyle="--")
-                left.barh(number, zeros[group], color=colour, edgecolor=BLACK)
-                bar = right.barh(number, cost[group], color=colour, edgecolor=BLACK)
-                right.bar_label(bar, fmt="%.2f", padding=4)
-            for axes in (left, right):
-                axes.set_ylim(len(GROUPS) - 0.4, -0.6)
-                axes.grid(axis="y", visible=False)
-            left.set_yticks(range(len(GROUPS)), list(GROUPS))
-            right.set_yticks(range(len(GROUPS)), [])
-            right.set_xlim(0, max(self.top, 0.01))
-            left.set_xlabel("zeros (% of all weights); dashed: its size")
-            right.set_xlabel("predicted damage (nats per token)")
-        return figure
