@@ -565,8 +565,8 @@ print("checked: both products are the same; their times are yours, and nothing g
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The more zeros, the better for CSR. Where your lines cross 1× depends on your processor and on the number of tokens, and
-# another run on a busy machine may move it. (PyTorch calls its CSR beta.)
+# Compare the left end of a line with its right end: half zeros against hardly anything else. Where your lines cross 1× depends
+# on your processor and on the number of tokens, and another run on a busy machine may move it. (PyTorch calls its CSR beta.)
 # </details>
 #
 # NVIDIA GPUs from the Ampere generation on have units for 2:4. PyTorch reaches them with one call:
