@@ -21,7 +21,7 @@ HOUSE = {  # rooms and their files, from the ground up: a file imports only what
     "pruning": ["sparsity", "criteria", "blocks", "calibration", "allocation", "prune"],
     "adapter": ["kernels", "base", "config", "layer", "tuner", "merging", "loading"],
     "recover": ["reading", "data", "checkpoints", "checks", "training", "perplexity", "texttasks", "evaluation"],
-    "experiment": ["statistics", "plotting", "baselines", "recipe", "runs", "table", "report"], "cli": [],
+    "experiment": ["statistics", "plotting", "panels", "baselines", "recipe", "runs", "table", "report"], "cli": [],
     "teaching": ["widgets", "figures", "labs", "checks"],
 }  # fmt: skip
 PLACES = [f"{room}.{file}".rstrip(".") for room, files in HOUSE.items() for file in ["", *files]]
@@ -103,7 +103,7 @@ def test_imports_run_one_way_and_files_stay_short(path):
 
 def test_the_core_does_not_grow():
     core = [path for path in MODULES if "teaching" not in path.parts]
-    assert sum(len(path.read_text().splitlines()) for path in core) <= 5_540
+    assert sum(len(path.read_text().splitlines()) for path in core) <= 5_590
 
 
 def test_functions_are_short():

@@ -43,7 +43,6 @@ def add_scores(parser) -> None:
 
 
 def add_training(parser, batch_size: int) -> None:
-    parser.add_argument("--steps", type=at_least(1), default=80)
     parser.add_argument("--batch-size", type=at_least(1), default=batch_size)
     parser.add_argument("--cutoff", type=at_least(1), help="tokens a record (default: 512)")
     about = "of the norms, with methods that end in +norms (default: the method's own)"

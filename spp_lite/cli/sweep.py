@@ -23,6 +23,8 @@ def add(parser) -> None:
     parser.add_argument("--sparsity", nargs="+", help="default: the whole grid")
     parser.add_argument("--seeds", type=at_least(1), default=5)
     add_training(parser, batch_size=16)
+    about = "several: a sweep and a table each, in a folder of --out each, and accuracy against steps"
+    parser.add_argument("--steps", nargs="+", type=at_least(1), default=[80], help=about)
     about = "rates.csv of another sweep (default: the one in --out, made if absent)"
     parser.add_argument("--rates", type=Path, help=about)
     about = "the learning rates to choose from (default: half decades from 3e-4 to 1e-1)"
@@ -35,13 +37,34 @@ def add(parser) -> None:
 
 
 def run(options) -> None:
-    """Choose a rate per method, do the runs that the table lacks, print its cells, draw it."""
+    """A sweep for each number of steps; of several, accuracy against steps."""
+    import pandas as pd
+
+    from ..experiment.panels import plot_budgets
+    from ..experiment.report import SCORES
+
+    options.steps = sorted(set(options.steps))
+    if len(options.steps) == 1:
+        _sweep(options, options.steps[0], options.out)
+        return
+    tables = [_sweep(options, steps, options.out / f"{steps}-steps") for steps in options.steps]
+    table = pd.concat(tables)
+    score = next(name for name in SCORES if name in table)
+    for pruner in filter("dense".__ne__, table["pruner"].unique()):
+        path = options.out / f"budgets_{pruner}.png"
+        plot_budgets(table[table["pruner"] == pruner], value=score).savefig(path, dpi=120)
+        print(f"wrote {path}")
+
+
+def _sweep(options, steps: int, out: Path):
+    """Choose a rate per method, do the runs that the table lacks, print its cells, draw it; returns the table."""
+    from copy import copy
     from dataclasses import replace
 
-    from ..experiment.report import figures_of, texts_of
     from ..experiment.table import grid
-    from ..recover.evaluation import chance_accuracy
 
+    options = copy(options)
+    options.steps, options.out = steps, out
     plan = _plan(options)
     options.calibration_samples *= 3
     recipe = _recipe(options)
@@ -58,14 +81,22 @@ def run(options) -> None:
     runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]
     runs = sorted(runs, key=lambda run: run.seed)
     table = _without_superseded(_table(recipe, runs, options.out / "sweep.csv", options.jobs, say), runs)
+    _report(table, options.out, tiny=recipe.tasks == "tiny")
+    return table
+
+
+def _report(table, out: Path, tiny: bool) -> None:
+    """Print a table's cells, draw its figures, say what was written."""
+    from ..experiment.report import figures_of, texts_of
+    from ..recover.evaluation import chance_accuracy
+
     print(*(f"\n{text}" for text in texts_of(table)), sep="\n")
     paths = []
-    for name, figure in figures_of(table, chance_accuracy() if recipe.tasks == "tiny" else None).items():
-        paths.append(str(options.out / f"{name}.png"))
+    for name, figure in figures_of(table, chance_accuracy() if tiny else None).items():
+        paths.append(str(out / f"{name}.png"))
         figure.savefig(paths[-1], dpi=120)
     failed = int(table["error"].fillna("").ne("").sum())
-    written = f"{options.out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed)"
-    print(f"wrote {written} and {', '.join(paths)}")
+    print(f"wrote {out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {', '.join(paths)}")
 
 
 def _plan(options) -> list[tuple]:

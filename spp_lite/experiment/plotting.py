@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from .statistics import by_sparsity, gap_recovered, is_pattern, paired, summarise
 
 STYLE = {"font.size": 12, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+SCORE = {"accuracy": "average zero-shot accuracy (%)"}  # other columns are called by their names
+LEGEND = {"fontsize": 12, "ncols": 3, "frameon": False, "loc": "outside lower center"}
 LOOKS = {  # method: label, colour, marker, dash
     "dense": ("dense model", "#000000", "", "--"),
     "none": ("pruned, not retrained", "#D55E00", "s", "-"),
@@ -69,7 +71,7 @@ def plot_accuracy_vs_sparsity(
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 5.6), layout="constrained")
         panels = draw_methods(figure, summarise(table, value), 100.0 if percent else 1.0, chance if percent else None)
-        panels[0].set_ylabel("average zero-shot accuracy (%)" if percent else value.replace("_", " "))
+        panels[0].set_ylabel(SCORE.get(value, value.replace("_", " ")))
         if "perplexity" in value:
             panels[0].set_yscale("log")
         figure.suptitle(title)
@@ -114,8 +116,7 @@ def draw_methods(figure: Figure, summary: pd.DataFrame, scale: float = 100.0, ch
             else:
                 rows = rows.sort_values(["zeros", "sparsity"])
                 draw_points(axes, rows["zeros"] + 0.25 * place, rows, method, scale)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=12, ncols=3, frameon=False, loc="outside lower center")
+    figure.legend(*panels[0].get_legend_handles_labels(), **LEGEND)
     return list(panels)
 
 
@@ -146,7 +147,7 @@ def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = 
             f"{value.replace('_', ' ')} minus that of {against}" + (" (points)" if value == "accuracy" else "")
         )
         axes.set_title(pruner)
-        figure.legend(fontsize=11, ncols=3, frameon=False, loc="outside lower center")
+        figure.legend(**LEGEND)
     return figure
 
 
@@ -184,40 +185,6 @@ def _bars(summary: pd.DataFrame, groups: list[str], label: str, title: str) -> F
     return figure
 
 
-def shared_sparsities(table: pd.DataFrame) -> list[str]:
-    """The sparsities that every pruner of the table has runs of."""
-    sparse = table[table["pruner"] != "dense"]
-    counts = sparse.groupby("sparsity")["pruner"].nunique()
-    return by_sparsity(counts.index[counts == sparse["pruner"].nunique()])
-
-
-def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
-    """Accuracy of every pruning criterion, one panel per sparsity that all of them have, one marker per method."""
-    sparse = table[table["pruner"] != "dense"]
-    pruners, shared = list(sparse["pruner"].unique()), shared_sparsities(table)
-    if not shared:
-        raise ValueError(f"no sparsity has runs of every pruner ({', '.join(pruners)}): there is nothing to compare")
-    common = set.intersection(*(set(part["method"]) for _, part in sparse.groupby("pruner")))
-    methods = methods_of(sparse[sparse["method"].isin(common)])
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 * len(shared) + 1.5, 5), layout="constrained")
-        panels = figure.subplots(1, len(shared), sharey=True, squeeze=False)[0]
-        for axes, sparsity in zip(panels, shared, strict=True):
-            cells = summarise(sparse[sparse["sparsity"] == sparsity], by="pruner")
-            for number, method in enumerate(methods):
-                rows = cells[cells["method"] == method]
-                at = rows["pruner"].map(pruners.index) + 0.15 * (number - (len(methods) - 1) / 2)
-                draw_points(axes, at, rows, method, 100, linestyle="", markersize=8)
-            axes.set_xticks(range(len(pruners)), pruners, rotation=30)
-            if chance is not None:
-                axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
-            axes.set_title(sparsity)
-        panels[0].set_ylabel("average zero-shot accuracy (%)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, fontsize=12, ncols=3, frameon=False, loc="outside lower center")
-    return figure
-
-
 def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
     """Accuracy against the number of trainable parameters at one sparsity, one point a method."""
     here = table[(table["pruner"] == pruner) & (table["sparsity"] == sparsity) & (table["parameters"] > 0)]
@@ -232,7 +199,7 @@ def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str =
         ticks = [count for count in sorted(set(counts)) if not counts.between(count / 1.1, count - 1).any()]
         axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
         axes.set_xlabel("trainable parameters")
-        axes.set_ylabel("average zero-shot accuracy (%)")
+        axes.set_ylabel(SCORE["accuracy"])
         axes.set_title(f"{pruner}, {sparsity}")
         axes.legend(fontsize=11, frameon=False)
     return figure

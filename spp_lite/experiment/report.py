@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import plotting
+from . import panels, plotting
 from .statistics import by_sparsity, gap_recovered, paired, ratio_of, summarise
 
 SCORES = ("accuracy", "perplexity", "alpaca_perplexity")
@@ -70,8 +70,8 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
     if {"spp"} < set(_whole(here)["method"]) - {"dense"}:
         figures["paired"] = plotting.plot_paired(table, pruner=pruner)
-    if plotting.shared_sparsities(table):
-        figures["pruners"] = plotting.plot_pruners(table, chance=chance)
+    if panels.shared_sparsities(table):
+        figures["pruners"] = panels.plot_pruners(table, chance=chance)
     if table["parameters"].max() > 0:
         figures["parameters"] = plotting.plot_parameters(table, **cell)
     if plotting.task_columns(table):

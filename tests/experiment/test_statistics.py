@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from spp_lite.experiment import plotting
+from spp_lite.experiment import panels, plotting
 from spp_lite.experiment.statistics import by_sparsity, gap_recovered, is_pattern, paired, ratio_of, summarise
 
 NAN = float("nan")
@@ -129,15 +129,25 @@ def test_figures_draw_every_method_of_the_table():
         assert {"pruned + SPP", "pruned + SPP + reconstruct", "LoRA merged (refills the zeros) + distill"} <= set(
             labels
         )
-    panels = plotting.plot_pruners(table, chance=0.3).axes
-    assert [axes.get_title() for axes in panels] == ["50%", "75%", "2:8"]
-    assert [tick.get_text() for tick in panels[0].get_xticklabels()] == ["wanda", "magnitude"]
+    found = panels.plot_pruners(table, chance=0.3).axes
+    assert [axes.get_title() for axes in found] == ["50%", "75%", "2:8"]
+    assert [tick.get_text() for tick in found[0].get_xticklabels()] == ["wanda", "magnitude"]
     (axes,) = plotting.plot_paired(table).axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["50%", "75%", "2:8"] and len(axes.containers) == 3
     (left, right) = plotting.plot_criteria(table.assign(perplexity=9.0), value="perplexity").axes
     assert left.get_yscale() == "log" and len(left.containers) == len(right.containers) == 2
     ratios, patterns = plotting.plot_accuracy_vs_sparsity(table[table["pruner"] != "magnitude"]).axes
     assert [tick.get_text() for tick in patterns.get_xticklabels()] == ["2:8"] and len(ratios.containers) == 4
+
+
+def test_a_budget_figure_has_a_line_a_method_over_the_steps_in_order():
+    table = grid_of(["none", "spp"], ["75%", "2:8"])
+    table = pd.concat([table.assign(max_steps=steps, accuracy=steps / 1000) for steps in (320.0, 40.0)])
+    left, right = panels.plot_budgets(table).axes
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["40 steps", "320 steps"]
+    assert len(left.containers) == len(right.containers) == 2
+    for line in left.containers:
+        assert list(line.lines[0].get_ydata()) == pytest.approx([4, 32])
 
 
 @pytest.mark.parametrize("seeds, said", [([1], " 2 of 3 runs"), ([0, 1, 2], " 0 of 3 runs")])
@@ -149,7 +159,7 @@ def test_every_figure_marks_cells_of_which_runs_failed(seeds, said):
     figures = [
         plotting.plot_accuracy_vs_sparsity(wanda),
         plotting.plot_gap_recovered(wanda),
-        plotting.plot_pruners(table),
+        panels.plot_pruners(table),
     ]
     for figure in (*figures, plotting.plot_parameters(wanda), plotting.plot_tasks(wanda)):
         texts = [text.get_text() for axes in figure.axes for text in axes.texts]
@@ -161,4 +171,4 @@ def test_what_cannot_be_drawn_is_said():
         plotting.plot_accuracy_vs_sparsity(grid_of(["spp"], ["75%"]).drop(columns="accuracy"))
     apart = pd.concat([grid_of(["spp"], ["75%"]), grid_of(["spp"], ["50%"], pruners=("magnitude",))])
     with pytest.raises(ValueError, match="no sparsity has runs of every pruner"):
-        plotting.plot_pruners(apart)
+        panels.plot_pruners(apart)

@@ -383,6 +383,17 @@ def test_rates_of_another_sweep_are_named(files, tmp_path, capsys):
     assert "(3 rows, 0 of them failed)" in said  # of this recipe alone
 
 
+def test_several_budgets_are_a_table_each_and_one_figure(files, tmp_path, capsys):
+    command = [*sweep_of(files, "0.5"), "--rates", str(tmp_path / "r.csv"), "--steps", "2", "1", "2"]
+    assert main(command) == 0
+    out = tmp_path / "out"
+    tables = {steps: pd.read_csv(out / f"{steps}-steps" / "sweep.csv") for steps in (1, 2)}
+    assert all(set(table["max_steps"].dropna()) == {steps} and len(table) == 3 for steps, table in tables.items())
+    assert (out / "budgets_magnitude.png").exists() and not (out / "sweep.csv").exists()
+    capsys.readouterr()
+    assert main(command) == 0 and " of 3: " not in capsys.readouterr().out  # nothing is done again
+
+
 def test_a_sweep_of_methods_without_rates_needs_none(files, tmp_path):
     assert (
         main(

@@ -1,0 +1,61 @@
+"""Figures with one panel a sparsity: pruning criteria side by side, a score against the training budget."""
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .plotting import LEGEND, SCORE, STYLE, draw_points, methods_of
+from .statistics import by_sparsity, summarise
+
+
+def shared_sparsities(table: pd.DataFrame) -> list[str]:
+    """The sparsities that every pruner of the table has runs of."""
+    sparse = table[table["pruner"] != "dense"]
+    counts = sparse.groupby("sparsity")["pruner"].nunique()
+    return by_sparsity(counts.index[counts == sparse["pruner"].nunique()])
+
+
+def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
+    """Accuracy of every pruning criterion, one panel per sparsity that all of them have, one marker per method."""
+    sparse = table[table["pruner"] != "dense"]
+    pruners, shared = list(sparse["pruner"].unique()), shared_sparsities(table)
+    if not shared:
+        raise ValueError(f"no sparsity has runs of every pruner ({', '.join(pruners)}): there is nothing to compare")
+    common = set.intersection(*(set(part["method"]) for _, part in sparse.groupby("pruner")))
+    sparse = sparse[sparse["method"].isin(common) & sparse["sparsity"].isin(shared)]
+    return _panels(sparse, "pruner", pruners, chance, linestyle="", markersize=8)
+
+
+def plot_budgets(table: pd.DataFrame, *, value: str = "accuracy", chance: float | None = None) -> Figure:
+    """A score against the number of training steps, one panel per sparsity, one line per method.
+
+    table: rows of several sweeps that differ in the column max_steps, all of one pruner.
+    """
+    sparse = table[table["pruner"] != "dense"]
+    return _panels(sparse, "max_steps", sorted(sparse["max_steps"].unique()), chance, value)
+
+
+def _panels(
+    table: pd.DataFrame, by: str, groups: list, chance: float | None, value: str = "accuracy", **looks
+) -> Figure:
+    """A panel a sparsity; the values of the column `by` along its axis, every method slightly apart."""
+    scale = 100 if value == "accuracy" else 1
+    names, methods = by_sparsity(table["sparsity"]), methods_of(table)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.65 * len(groups) * len(names) + 1.5, 5), layout="constrained")
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for axes, sparsity in zip(panels, names, strict=True):
+            cells = summarise(table[table["sparsity"] == sparsity], value, by)
+            for number, method in enumerate(methods):
+                rows = cells[cells["method"] == method].sort_values(by, key=lambda values: values.map(groups.index))
+                at = rows[by].map(groups.index) + 0.15 * (number - (len(methods) - 1) / 2)
+                draw_points(axes, at, rows, method, scale, **looks)
+            ticks = [f"{group:g} steps" if by == "max_steps" else group for group in groups]
+            axes.set_xticks(range(len(groups)), ticks, rotation=30)
+            if chance is not None:
+                axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
+            axes.set_title(sparsity)
+        panels[0].set_ylabel(SCORE.get(value, value.replace("_", " ")))
+        panels[0].set_yscale("log" if "perplexity" in value else "linear")
+        figure.legend(*panels[0].get_legend_handles_labels(), **LEGEND)
+    return figure
