@@ -31,34 +31,29 @@ def ex_03c(function: Callable) -> None:
         scan = pd.DataFrame(rows, columns=COLUMNS, index=[5 * i + number for i in range(len(rows))])
         found = _in_order(answer("Ex 03c", function, scan.copy()), scan)
         right = marginal_prices(scan)
-        add = {name: scan[name].groupby(scan["kind"]).diff() for name in COLUMNS[1:]}
-        plain, average = scan["damage"].diff() / scan["zeros"].diff(), scan["damage"] / scan["zeros"]
-        reasons = [
-            (average, "that is the average price of all zeros so far: take the differences to the ratio before"),
-            (add["damage"] / add["zeros"], "a kind's first ratio has one before it, too: no zeros and no damage"),
-            (
-                (add["damage"] / add["zeros"]).fillna(0),
-                "a kind's first ratio has one before it, too: 0 zeros, 0 damage",
-            ),
-            (plain, "the difference runs over the border between kinds: take it within each kind"),
-            (plain.fillna(average), "the difference runs over the border between kinds: take it within each kind"),
-            (1 / right, "the price is damage per zero, not zeros per damage"),
-            (right * scan["zeros"].groupby(scan["kind"]).diff().fillna(scan["zeros"]), "divide by the zeros added"),
-            (add["damage"].fillna(scan["damage"]) / scan["zeros"], "divide by the zeros added, not by all of the kind"),
-            (scan["damage"] / add["zeros"].fillna(scan["zeros"]), "take the damage added, not all of the kind's"),
-            (
-                add["damage"].fillna(scan["damage"]) / add["ratio"].fillna(scan["ratio"]),
-                "divide by zeros, not by the ratio: kinds differ in size",
-            ),
-            (right.sort_values(), "keep the order of the rows: the price of each row belongs beside it"),
-            (
-                right.groupby(scan["kind"]).shift(-1),
-                "that is the price of the step after the row, not of the one to it",
-            ),
-        ]
-        told = [(wrong.tolist(), words) for wrong, words in reasons]
-        case = f"kind, ratio, zeros, damage: {rows}"
-        compare("Ex 03c", found, right.tolist(), told, case=case)
+        told = [(wrong.tolist(), words) for wrong, words in _wrong_prices(scan, right)]
+        compare("Ex 03c", found, right.tolist(), told, case=f"kind, ratio, zeros, damage: {rows}")
+
+
+def _wrong_prices(scan: pd.DataFrame, right: pd.Series) -> list[tuple[pd.Series, str]]:
+    add = {name: scan[name].groupby(scan["kind"]).diff() for name in COLUMNS[1:]}
+    plain, average = scan["damage"].diff() / scan["zeros"].diff(), scan["damage"] / scan["zeros"]
+    damage, zeros, ratio = (add[name].fillna(scan[name]) for name in ("damage", "zeros", "ratio"))
+    border = "the difference runs over the border between kinds: take it within each kind"
+    return [
+        (average, "that is the average price of all zeros so far: take the differences to the ratio before"),
+        (add["damage"] / add["zeros"], "a kind's first ratio has one before it, too: no zeros and no damage"),
+        ((add["damage"] / add["zeros"]).fillna(0), "a kind's first ratio has one before it, too: 0 zeros, 0 damage"),
+        (plain, border),
+        (plain.fillna(average), border),
+        (1 / right, "the price is damage per zero, not zeros per damage"),
+        (right * zeros, "divide by the zeros added"),
+        (damage / scan["zeros"], "divide by the zeros added, not by all of the kind"),
+        (scan["damage"] / zeros, "take the damage added, not all of the kind's"),
+        (damage / ratio, "divide by zeros, not by the ratio: kinds differ in size"),
+        (right.sort_values(), "keep the order of the rows: the price of each row belongs beside it"),
+        (right.groupby(scan["kind"]).shift(-1), "that is the price of the step after the row, not of the one to it"),
+    ]
 
 
 def _in_order(found, scan: pd.DataFrame) -> list[float]:
