@@ -172,8 +172,8 @@ from spp_lite import merge
 merge(lora)
 
 # %% [markdown]
-# Read an error from its last line: it names the layer, the share of zeros that were filled, and a way out. The model was
-# left as it was, unmerged, so that nothing is lost. We go on with PEFT's own method, which asks no questions.
+# Read the message from left to right: it names the layer, says how many of its zeros would be filled, and ends with two ways
+# out. The model was left as it was, unmerged, so that nothing is lost. We go on with PEFT's own method, which asks no questions.
 
 # %%
 from spp_lite.teaching import show
@@ -417,7 +417,7 @@ import math
 
 kept = {method: sum(map(math.prod, each)) for method, each in shapes.items()}
 cost_guess.compare(f"{kept['masked-lora'] / kept['lora']:.0f} times as many")
-show(plot_saved(shapes, weight), alt="Boxes to scale: LoRA keeps x and a sliver, masked LoRA two W.")
+show(plot_saved(shapes, weight), alt="Boxes to scale: LoRA keeps a sliver, masked LoRA two W.")
 
 # %% tags=["we-checked"]
 assert kept["lora"] < weight.numel() < kept["masked-lora"] / 2 or not TINY
@@ -447,13 +447,13 @@ for method, (_, accuracy) in found.items():
     print(f"{method:12} here {accuracy:.1%}, logged run of seed {SEED}: {logged[method]:.1%}")
 
 # %%
-said = "; ".join(f"{name} {accuracy:.0%}, {left:.0%} zeros" for name, (left, accuracy) in found.items())
-show(plot_recovery(found, here), alt=f"Accuracy and zeros left in this run, beside the logged seeds: {said}.")
+said = ", ".join(f"{name} {accuracy:.0%}" for name, (_, accuracy) in found.items())
+show(plot_recovery(found, here), alt=f"Accuracy of this run, beside the logged seeds: {said}.")
 
 # %% [markdown]
-# On another machine your runs can differ from the logged ones. A tiny difference in rounding is enough, and some methods
-# pass it on more than others: look how far the five dots of merged LoRA lie apart. How much of that comes from the draw of $A$
-# alone? We change this one thing, and nothing else, and train LoRA once more.
+# On another machine your runs can differ a little from the logged ones, because sums are rounded differently there. How much
+# any small change matters depends on the method: look how far the dots of merged LoRA lie apart. A seed changes three things:
+# the masks, the start of $A$, and the order of the records. We change only the start of $A$, and train LoRA once more.
 #
 # **Predict:** by how many points does the accuracy move?
 
@@ -468,7 +468,7 @@ moved = 100 * (score(again.merge_and_unload())[1] - found["lora"][1])
 start_guess.compare(f"{moved:+.1f} points")
 
 # %% [markdown]
-# The learning rates tell why LoRA is so touchy here. Below are the accuracies on the validation split, by which the rates
+# The learning rates suggest why merged LoRA scatters so. Below are the accuracies on the validation split, by which the rates
 # were chosen, and then the scatter of the logged runs at the chosen rates.
 
 # %%
@@ -487,9 +487,9 @@ print("checked: one rate above LoRA's best it falls by more than 5 points; LoRA 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# LoRA's best rate is the last one before a cliff: at the next larger rate it falls far. Near the cliff, whatever is drawn
-# at random decides how a run ends, and so the runs of merged LoRA scatter more than those of masked LoRA. A finer choice
-# of rates would perhaps find a calmer LoRA that is also better; this table cannot tell.
+# LoRA's best rate is the last one before a cliff: at the next larger rate it falls far. Its runs scatter more than those of
+# masked LoRA, which fits: so near to a cliff, whatever is drawn at random can push a run about. A finer choice of rates would
+# perhaps find a calmer LoRA that is also better; this table cannot tell.
 # </details>
 #
 # The same seed prunes alike for every method, and it orders the records alike. So we compare methods *by pairs*: we
@@ -633,7 +633,7 @@ print(f"the changed A and B fill {refilled(structured, 2.0 * (B_new @ A_new)):.0
 from spp_lite.teaching.labs.lora_runs import plot_smollm2, smollm2
 
 real = smollm2()
-show(plot_smollm2(real), alt="SmolLM2-135M at Wanda 2:4: perplexity dense, pruned, and after recovery.")
+show(plot_smollm2(real), alt="SmolLM2-135M at 2:4: perplexity dense, pruned, recovered.")
 
 # %% [markdown]
 # The command for the methods of this notebook, with your own text files (`docs/results-smollm2.md` says which were used here):

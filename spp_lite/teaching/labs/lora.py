@@ -42,7 +42,7 @@ def plot_merge(weight: Tensor, a: Tensor, b: Tensor, scaling: float, *, masked: 
 
     weight: a pruned (out, in); a: (r, in); b: (out, r).
     """
-    weight, a, b = weight[:16, :16].detach().cpu(), a[:, :16].detach().cpu(), b[:16].detach().cpu()
+    weight, a, b = (part.detach().cpu().float() for part in (weight[:16, :16], a[:, :16], b[:16]))
     mask = (weight != 0).float()
     merged = weight + scaling * (b @ a) * (mask if masked else 1)
     parts = [("+ s", None), ("B", b), ("·", None), ("A", a), ("=", None), ("W′", merged)]

@@ -2,6 +2,7 @@
 
 import copy
 import html
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ import ipywidgets as widgets
 import pandas as pd
 from datasets import Dataset
 from IPython.display import display
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
@@ -23,11 +25,12 @@ from ...recover.training import default_arguments, finetune
 from ..widgets import Lab, slider
 
 RATES = (1e-3, 4e-3, 1.2e-2, 5e-2, 1.5e-1, 5e-1)  # one look for each in all figures of the notebook
-CURVES = dict(
-    zip(
-        RATES, [LOOKS[name][1:] for name in ("hira", "lora*", "masked-lora", "spp", "none", "reconstruct")], strict=True
+CURVES = {  # rates are no methods: from dark to light, the larger the lighter
+    rate: (to_hex(colormaps["viridis"](0.17 * place)), *LOOKS[name][2:])
+    for place, (rate, name) in enumerate(
+        zip(RATES, ("hira", "lora*", "masked-lora", "spp", "none", "reconstruct"), strict=True)
     )
-)
+}
 HIDDEN, LEARNED = {"facecolor": "#E6E6E6", "edgecolor": "none"}, {"facecolor": "#A6D3F0", "edgecolor": "#0072B2"}
 WIDTH = 92  # characters in a row of tokens
 
@@ -48,8 +51,10 @@ def plot_labels(tokens: Sequence[str], labels: Sequence[int], *, limit: int = 12
             column = 0
         rows[-1].append((column, text, learned))
         column += len(text) + 1
-    figure = Figure(figsize=(10, 0.36 * len(rows) + 0.3))
-    axes = figure.add_axes((0, 0, 1, 1))
+    height = 0.36 * len(rows) + 0.3
+    figure = Figure(figsize=(10, height + 0.4))
+    axes = figure.add_axes((0, 0, 1, height / (height + 0.4)))
+    axes.set_title(f"{sum(label != IGNORED for label in labels)} of {len(labels)} tokens are learned", fontsize=13)
     for number, row in enumerate(rows):
         for start, text, learned in row:
             looks, weight = (LEARNED, "bold") if learned else (HIDDEN, "normal")
@@ -67,7 +72,9 @@ def look(rate: float) -> dict:
 
 
 def plot_losses(curves: Mapping[float, Sequence[float]], *, window: int = 1, note: str = "") -> Figure:
-    """One line per learning rate: rate → the loss of every step, smoothed over the last `window` steps."""
+    """One line per learning rate: rate → the loss of every step, smoothed over the last `window` steps; note: a title."""
+    ends = {rate: sum(losses[-window:]) / len(losses[-window:]) for rate, losses in curves.items() if len(losses)}
+    best = f"Learning rate {min(ends, key=ends.get):g} is lowest at the end" if ends else ""
     with rc_context(STYLE):
         figure = Figure(figsize=(8.5, 4.2), layout="constrained")
         axes = figure.add_subplot()
@@ -76,7 +83,7 @@ def plot_losses(curves: Mapping[float, Sequence[float]], *, window: int = 1, not
             axes.plot(smooth, markevery=max(1, len(smooth) // 8), **look(rate))
         axes.set_xlabel("step")
         axes.set_ylabel("training loss (nats per learned token)" + (f",\nmean of {window} steps" if window > 1 else ""))
-        axes.set_title(note, fontsize=12)
+        axes.set_title(note or best, fontsize=13)
         if curves:
             axes.legend(title="learning rate", fontsize=12, title_fontsize=12, frameon=False)
     return figure
@@ -107,7 +114,7 @@ class ReplayLab(Lab):
         runs = self.table[(self.table["r"] == r) & (self.table["step"] <= step)]
         with rc_context(STYLE):
             figure = Figure(figsize=(10.5, 4.4))  # a constrained layout would take half of the time that a move has
-            figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.96, wspace=0.18)
+            figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.92, wspace=0.18)
             left, right = figure.subplots(1, 2)
             for rate, run in runs.groupby("lr"):
                 bold = {"linewidth": 3.0, "zorder": 3} if rate == lr else {"linewidth": 1.2, "alpha": 0.6}
@@ -117,6 +124,9 @@ class ReplayLab(Lab):
                 steps, scores = [0, *scored["step"]], [self.pruned, *scored["accuracy"]]
                 right.plot(steps, [100 * score for score in scores], **looks)
             self._dress(left, right)
+            here = runs[runs["step"] == step].set_index("lr")
+            left.set_title(f"Step {step}, r = {r}: {here['loss'].idxmin():g} has the lowest loss", fontsize=13)
+            right.set_title(f"{here['accuracy'].idxmax():g} has the highest accuracy", fontsize=13)
         return figure, self.read(runs, lr, step, r)
 
     def _dress(self, left, right) -> None:
@@ -157,7 +167,7 @@ class _Watch(TrainerCallback):
             self.tell()
 
     def on_step_end(self, args, state, control, **_):
-        control.should_training_stop = time.monotonic() > self.end
+        control.should_training_stop |= time.monotonic() > self.end  # the last step stops it, too
 
 
 class LiveLab(Lab):
@@ -214,11 +224,11 @@ class LiveLab(Lab):
         """Display controls, button and picture."""
         display(widgets.VBox([*self.inputs.values(), self.button, self.picture, self.text]))
 
-    def selftest(self, seconds: float = 1.5) -> None:
-        """Drive the slider; train briefly at the smallest and at a middle rate; raise what went wrong."""
+    def selftest(self, steps: int = 12) -> None:
+        """Drive the slider; train for a few steps at the smallest and at a middle rate; raise what went wrong."""
         before = self.state["lr"]
         for rate in (RATES[0], RATES[3]):
             self.inputs["lr"].value = rate
-            self.train_live(seconds)
+            self.train_live(math.inf, steps)
         self.inputs["lr"].value = before
         super().selftest()
