@@ -28,10 +28,13 @@ from .real import ex_09a as ex_09a
 from .real import ex_09b as ex_09b
 from .results import ex_08a as ex_08a
 from .results import ex_08b as ex_08b
+from .results import ex_08c as ex_08c
+from .results import ex_08d as ex_08d
 from .sizes import ex_05d as ex_05d
 from .sizes import ex_05e as ex_05e
 from .start import ex_00a as ex_00a
 from .start import ex_00b as ex_00b
+from .start import ex_00c as ex_00c
 from .steps import ex_06c as ex_06c
 from .steps import ex_06d as ex_06d
 from .steps import ex_06e as ex_06e
