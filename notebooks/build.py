@@ -117,6 +117,7 @@ def _fill(text: str, source: Path, minutes: int) -> str:
     badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})" if name else ""
     for field, value in {"minutes": minutes, "seconds": seconds, "badge": badge}.items():
         text = text.replace(f"{{{{{field}}}}}", str(value))
+    text = text.replace("\n> **", "\n>\n> **")  # the box: a paragraph each
     return text.replace("# {{setup}}", set_up(repository()))
 
 

@@ -42,6 +42,8 @@ def test_the_complete_edition_shows_its_figures_anywhere(name):
         kinds = {output.get("name", output.output_type) for output in cell.outputs}
         assert "stderr" not in kinds and "widget-view" not in json.dumps(cell.outputs)
         assert ("error" in kinds) == ("raises-exception" in cell.metadata.get("tags", [])), cell.source
+        if cell.source.splitlines()[-1].startswith("checks."):
+            assert ": right" in cell.outputs[-1]["data"]["text/plain"], cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)
