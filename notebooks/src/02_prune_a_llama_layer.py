@@ -9,7 +9,7 @@
 # > **Goals** – measure the inputs of a linear with a hook (Ex 02a); write Wanda's mask (Ex 02b); remove one weight and let
 # > the others make up for it (Ex 02c); prune one column as SparseGPT does (Ex 02d), and walk over a whole weight with it.
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
-# > **You need** – notebook 01: masks, and the output error. Notebook 00 has the table of symbols.
+# > **You need** – notebook 01: masks, and the output error. The symbols are those of [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model and its texts. **Real** – hooks, criteria and errors are computed as for any LLaMA, and section 7
 # > shows a real one. `SPP_MODEL` and `SPP_DATA` take another model and other texts.
 

@@ -29,5 +29,5 @@ from ..recover.evaluation import average_accuracy, chance_accuracy, default_task
 from ..recover.training import default_arguments
 from . import checks
 from .checks.common import yours
-from .figures import parameter_table, plot_pruning_report, plot_training
+from .figures import parameter_table, plot_training
 from .widgets import Guess, show

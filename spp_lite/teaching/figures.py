@@ -1,4 +1,4 @@
-"""Figures and tables that only notebooks show: a pruning report, a loss curve, trainable parameters side by side."""
+"""What only notebooks show: a loss curve, trainable parameters side by side; and the look of each kind of linear."""
 
 import copy
 import warnings
@@ -21,25 +21,6 @@ MODULES = {  # kind of linear in a decoder block: colour, marker
     "up_proj": ("#D55E00", "v"),
     "down_proj": ("#8C6D1F", "X"),
 }
-
-
-def plot_pruning_report(table: pd.DataFrame) -> Figure:
-    """Relative output error and reached sparsity per layer, from PruningReport.table."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 5.5), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True)
-        kind = table["layer"].str.rsplit(".", n=1).str[-1]
-        for name in dict.fromkeys(kind):
-            here = table.index[kind == name]
-            colour, marker = MODULES.get(name, ("#444444", "*"))
-            looks = {"color": colour, "marker": marker, "linestyle": ""}
-            top.plot(here, table.loc[here, "error"], label=name, **looks)
-            bottom.plot(here, 100 * table.loc[here, "reached"], **looks)
-        top.set_ylabel("relative output error")
-        top.legend(fontsize=11, ncols=4, frameon=False)
-        bottom.set_ylabel("zeros (%)")
-        bottom.set_xlabel("linear, in the order of the model")
-    return figure
 
 
 def plot_training(history: list[dict]) -> Figure:

@@ -1,7 +1,10 @@
 """Every notebook has the shape that readers rely on."""
 
 import ast
+import itertools
 import re
+import subprocess
+import sys
 
 import build
 import pytest
@@ -11,7 +14,7 @@ import spp_lite
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
 # the notebooks in which readers build first and go on with what they built
-BUILT = ("00", "01", "02", "03", "04", "05", "06", "07")
+BUILT = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 NEW = [source for source in SOURCES if source.stem[:2] in BUILT]
 OLD = [source for source in SOURCES if source not in NEW]
 EXERCISE = r"\*\*Ex {number}([a-z]) · {kind} · difficulty [●○]{{3}} · importance [●○]{{3}} · ~\d+ min\.\*\*"
@@ -192,12 +195,66 @@ def test_a_notebook_imports_public_names_or_teaching_and_those_before_torch(sour
     assert all(roots.index("spp_lite") < place for place in late), "spp_lite sets how torch's threads wait"
 
 
-def test_the_syllabi_add_up_and_leave_room_for_breaks():
-    minutes = {
-        source.stem[:2]: int(re.search(r"about (\d+) minutes to work through", prose(source))[1]) for source in SOURCES
-    }
+SECTION = re.compile(r"^## (?:(\d+) · )?.* · minute (\d+)$", re.M)
+
+
+def sections(source):
+    """Number → (minutes, code cells) of a notebook's numbered sections; "0": the set-up cell."""
+    found, ends, at = {"0": (0, [])}, [], "0"
+    for cell in build.edition(source, exercises=False).cells:
+        if cell.cell_type == "code":
+            found[at][1].append(cell.source)
+            continue
+        for number, minute in SECTION.findall(cell.source):
+            at = number or "end"
+            found.setdefault(at, (0, []))
+            ends.append((at, int(minute)))
+    for (name, start), (_, end) in itertools.pairwise(ends):
+        found[name] = (found[name][0] + end - start, found[name][1])
+    return found
+
+
+def syllabi():
+    """(length in minutes, [(notebook, [sections])], minutes), as workshop/README.md says."""
     text = (build.HERE.parent / "workshop" / "README.md").read_text()
-    rows = re.findall(r"^\| (\d) \| ([\d ]+) \| (\d+) \|", text, re.M)
-    assert len(rows) == 3
-    for hours, names, total in rows:
-        assert sum(minutes[name] for name in names.split()) == int(total) <= 0.9 * 60 * int(hours)
+    for length, path, total in re.findall(r"^\| (\d+) \| (.+?) \| (\d+) \|", text, re.M):
+        parts = []
+        for notebook, first, last, more in re.findall(r"(\d\d) §(\d+)(?:–(\d+))?(?:, §(\d+))?", path):
+            numbers = range(int(first), int(last or first) + 1)
+            parts.append((notebook, [str(number) for number in [*numbers, *([int(more)] if more else [])]]))
+        yield int(length), parts, int(total)
+
+
+def test_the_syllabi_add_up_and_leave_room_for_breaks():
+    assert [length for length, _, _ in syllabi()] == [90, 180, 480]
+    for length, parts, total in syllabi():
+        found = {source.stem[:2]: sections(source) for source in SOURCES}
+        assert sum(found[notebook][number][0] for notebook, numbers in parts for number in numbers) == total
+        assert total <= 0.9 * length
+
+
+@pytest.mark.parametrize("length, parts", [(length, parts) for length, parts, _ in syllabi()])
+def test_no_syllabus_uses_what_it_skipped(length, parts):
+    """The chosen sections of a notebook, run after its set-up cell alone, define every name that they use."""
+    for notebook, numbers in parts:
+        (source,) = [one for one in SOURCES if one.stem.startswith(notebook)]
+        code = [cell for number in ["0", *numbers] for cell in sections(source)[number][1]]
+        code = re.sub(r"^(\s*)%.*$", r"\1pass", "\n".join(code), flags=re.M)
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--select",
+            "F821",
+            "--output-format=concise",
+            "-",
+        ]
+        done = subprocess.run(command, input=code, text=True, capture_output=True)
+        assert done.returncode == 0, f"{length} minutes, {notebook} §{numbers}: {done.stdout}"
+
+
+def test_a_path_that_skips_a_definition_is_seen():
+    with pytest.raises(AssertionError, match="Undefined name"):
+        test_no_syllabus_uses_what_it_skipped(90, [("08", ["1", "4"])])
