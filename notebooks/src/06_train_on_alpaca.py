@@ -96,7 +96,7 @@ print(build_prompt(paired) + paired["output"])
 # %%
 from spp_lite.teaching import Guess
 
-learned_guess = Guess("How many tokens in a hundred are learned?", options=["about 5", "30", "90"])
+learned_guess = Guess("How many tokens in a hundred are learned?", options=["4", "30", "90"])
 
 # %% [markdown]
 # **Ex 06b · core · difficulty ●●○ · importance ●●● · ~8 min.** From the token numbers of a prompt, those of its answer, and the number of
@@ -208,7 +208,10 @@ import torch.nn.functional as F
 
 def answer_loss(logits, labels):
     # BEGIN SOLUTION
-    return F.cross_entropy(logits[:-1], labels[1:], ignore_index=-100)
+    counts = labels[1:] != IGNORED
+    named = labels[1:][counts]
+    logs = logits[:-1][counts].log_softmax(-1)
+    return -logs.gather(1, named[:, None]).mean()
     # END SOLUTION
 
 
