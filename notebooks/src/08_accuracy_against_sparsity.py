@@ -2,15 +2,17 @@
 # # 08 · Accuracy against sparsity
 # {{badge}}
 #
-# The headline of the paper is one figure: how much accuracy is left, method by method, as the zeros grow. Such a figure
-# is easy to draw and easy to draw unfairly. Here you take one apart and learn when to believe it.
+# The headline of the paper is one figure: how much accuracy is left, method by method, as the zeros grow. Such a figure is
+# easy to draw, and easy to draw unfairly. Here you write the three steps that make it fair, and then let the table say who
+# wins where.
 #
-# > **Goals** – read 95 % intervals and compute one (Ex 08a); choose learning rates fairly (Ex 08b); see where each
-# > method fails, and recompute a point yourself.
+# > **Goals** – choose a learning rate for every method by the same rule (Ex 08a); compute a 95 % interval (Ex 08b); compare
+# > two methods by their paired differences (Ex 08c); say from a table which method wins where; recompute a point.
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
-# > **You need** – notebooks 04 and 05: what LoRA*, masked LoRA and SPP are.
-# > **Tiny** – the model, its world and the training: 80 steps. **Real** – the protocol: validation split for choices,
-# > test split for scores, several seeds, every run in one table (`data/results/sweep.csv`, made by `spp-lite sweep`).
+# > **You need** – notebooks 04 and 05: what LoRA*, masked LoRA and SPP are. The symbols are those of
+# > [notebook 00](00_start_here.ipynb).
+# > **Tiny** – the model, its world, and the short training. **Real** – the protocol: choices on a validation split, scores on a
+# > test split, several seeds, every run in one table (`data/results/sweep.csv`, made by `spp-lite sweep`).
 
 # %% tags=["setup"]
 # {{setup}}
@@ -18,95 +20,204 @@
 # %% [markdown]
 # ## 1 · One table, one figure
 #
-# A *run* prunes the dense model, retrains it with one method, and scores it. A run is one row: method, pruner, sparsity,
-# seed, learning rate, parameters, accuracy on the test split. Every figure is drawn from these rows alone. The seed draws
-# calibration texts, factors and the order of records.
+# A *run* prunes the dense model, retrains it with one method, and scores it on the test split. Every run is one row of a
+# table, and every figure below is drawn from these rows alone. The *seed* of a run draws the calibration texts, the first
+# values of the factors, and the order of the training records.
 #
-# **Predict:** which method ends highest at 75 % zeros: SPP, masked LoRA, or full fine-tuning of the surviving weights?
+# | method | what it does after pruning |
+# |---|---|
+# | `none` | nothing |
+# | `spp`, `hira` | trains factors that multiply the kept weights |
+# | `masked-lora` | trains a low-rank update that is masked: zeros stay |
+# | `lora*` | trains LoRA, merges it, and sets the refilled zeros back to zero |
+# | `masked-full` | trains the *surviving* weights themselves |
+# | `reconstruct` | fits the surviving weights, block by block, to the dense model's outputs, with no fine-tuning |
+# | `lora` | trains LoRA and merges it: the result is dense, so it is a reference and no rival |
 
 # %%
-from spp_lite.teaching import is_tiny
 from spp_lite.teaching.labs.results import sweep_table
 
-TINY = is_tiny()  # the table is about the tiny model, whatever SPP_MODEL names
-table = sweep_table()
-print(f"{len(table)} runs, seeds {sorted(table['seed'].unique())}")
+table = sweep_table()  # of the tiny model, whatever SPP_MODEL names
+wanda = table[table["pruner"].isin(["dense", "wanda"])]
+sparsities = [name for name in wanda["sparsity"].unique() if name != "0%"]
+AT, FEW = "75%", "50%"  # the two sparsities at which we look more closely
+print(f"{len(table)} runs, {len(wanda)} of them with Wanda")
+print("sparsities:", *sparsities, " seeds:", *sorted(set(table["seed"])))
 table[["method", "pruner", "sparsity", "seed", "lr", "parameters", "accuracy"]].tail(4)
+
+# %% [markdown]
+# **Predict:** which of the methods that keep the zeros has the highest mean accuracy at 75 % zeros?
+
+# %%
+from spp_lite.teaching import Guess
+
+options = ["spp", "hira", "masked-lora", "lora*", "masked-full", "reconstruct"]
+guess_top = Guess("Which method that keeps the zeros is highest at 75 %?", options)
 
 # %%
 from spp_lite.teaching import chance_accuracy, plot_accuracy_vs_sparsity, show
 
-wanda = table[table["pruner"].isin(["dense", "wanda"])]
-figure = plot_accuracy_vs_sparsity(wanda, chance=chance_accuracy(), title="pruned by Wanda")
-show(figure, alt="Accuracy against sparsity for every method, with 95 % intervals, dense model and chance as lines.")
+means = wanda.groupby(["sparsity", "method"])["accuracy"].mean().unstack()
+sparse = means.drop(columns=["dense", "lora"])
+top = sparse.loc[AT].idxmax()
+bare = sparse.loc[AT, "none"]
+title = f"At {AT} zeros, {top} has the highest mean; pruning alone leaves {bare:.0%}"
+alt = title + ". Accuracy against sparsity, a line per method, dense model and chance as lines."
+show(plot_accuracy_vs_sparsity(wanda, chance=chance_accuracy(), title=title), alt=alt)
 
 # %%
-mean = wanda.groupby(["sparsity", "method"])["accuracy"].mean().unstack()
-assert (mean.loc[["70%", "75%", "80%"], "spp"] > mean.loc[["70%", "75%", "80%"], "none"] + 0.03).all()
-assert mean.loc["50%", "none"] > mean.loc["75%", "none"] > mean.loc["90%", "none"]
-print(mean.loc["75%"].sort_values(ascending=False).map("{:.1%}".format).to_string())
+guess_top.compare(top)
+print(means.loc[AT].dropna().sort_values(ascending=False).map("{:.1%}".format).to_string())
 
 # %% [markdown]
-# **What you should see:** at 50 % little is lost and all lie close together; further right they spread, and SPP lies well
-# above the pruned model. Read the printed order before you believe any slogan, ours included.
+# So the order of the *means* is known. Whether it would stay the same with other seeds is another question, and so is whether
+# every method was given a fair chance. We take these two questions in turn, the fair chance first. (The bars in the figure are
+# explained in section 3.)
 #
-# ## 2 · Fair means: the same chances for all
+# ## 2 · The same chances for all
 #
-# A learning rate that suits LoRA ruins SPP, and the other way round. So each method may choose from the *same* few
-# rates, by its score on the **validation** split. Test items only report.
+# A method is only as good as its learning rate, and a good rate for one method can ruin another. So each method chooses from
+# the *same* few rates, by its score on the **validation** split. The items of the test split only report.
 #
-# **Predict:** which methods want the largest rate: those that add to a weight, or those that multiply it?
+# **Predict:** some methods *add* to a weight (LoRA, masked full fine-tuning), others *multiply* it (SPP, HiRA). Which of them
+# want the larger rate?
+
+# %%
+options = ["those that add", "those that multiply", "there is no such rule"]
+guess_rate = Guess("Which methods want the larger learning rate?", options)
+
+# %% [markdown]
+# **Ex 08a · core · difficulty ●●○ · importance ●●● · ~10 min.** You get a table with the columns `method`, `lr`, `seed` and
+# `accuracy`. Return a dictionary: method → the learning rate to use. A rate is judged by its mean over the seeds. A run that
+# failed has the accuracy NaN ("not a number"), and a rate with a failed run must not be chosen.
+
+
+# %%
+def best_rates(table):
+    # BEGIN SOLUTION
+    groups = table.groupby(["method", "lr"])["accuracy"]
+    scores = groups.agg(lambda runs: runs.mean(skipna=False)).dropna()
+    return dict(scores.groupby("method").idxmax().tolist())
+    # END SOLUTION
+
+
+# %% tags=["check"]
+from spp_lite.teaching import checks
+
+checks.ex_08a(best_rates)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Two steps: first one number for every pair of method and rate, then the best rate of every method. `groupby` takes a list of
+# columns.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# The `mean` of pandas skips NaN, which is just what you do not want here: look at its argument `skipna`. `idxmax` returns the
+# label of the largest number, and with two grouping columns that label is a pair.
+# </details>
+
+# %% [markdown] tags=["solution"]
+# filled in the exercise edition
 
 # %%
 import pandas as pd
 
-from spp_lite.teaching import embedded
+from spp_lite.teaching import embedded, yours
 
+best_rates = yours(best_rates, checks.ex_08a)
 rates = pd.read_csv(embedded("results", "rates.csv"))
-grid = rates.pivot_table(index="method", columns="lr", values="accuracy")
+rates = rates[rates["sparsity"] == AT]
+best = best_rates(rates)
+grid = rates.pivot_table(index="method", columns="lr", values="accuracy")  # means over seeds
+print(f"{rates['seed'].nunique()} seed(s) for each rate, at {AT}")
 grid.map("{:.1%}".format)
 
 # %%
-from matplotlib.figure import Figure
+from spp_lite.teaching.labs.results import plot_rates
 
-from spp_lite.teaching import LOOKS
-
-figure = Figure(figsize=(8, 4.2), layout="constrained")
-axes = figure.add_subplot()
-for method, scores in grid.iterrows():
-    label, colour, marker, dash = LOOKS[method]
-    axes.plot(100 * scores, color=colour, marker=marker, linestyle=dash, label=label)
-axes.set_xscale("log")
-axes.set_xlabel("learning rate", fontsize=12)
-axes.set_ylabel("validation accuracy (%)", fontsize=12)
-axes.legend(fontsize=11, frameon=False)
-show(
-    figure, alt="Validation accuracy against learning rate, a line per method: multiplying methods peak furthest right."
-)
+title = f"The best of these rates is {best['spp']:g} for SPP and {best['lora']:g} for LoRA"
+alt = title + ". Validation accuracy against learning rate, a line per method."
+show(plot_rates(grid, title), alt=alt)
 
 # %%
-best = grid.idxmax(axis=1)
-print(best.to_string())
-assert min(best["spp"], best["hira"]) > max(best["lora"], best["masked-full"])
-print(f"SPP at its own rate {grid.loc['spp', best['spp']]:.1%}, at LoRA's {grid.loc['spp', best['lora']]:.1%}")
-print(f"LoRA at its own rate {grid.loc['lora', best['lora']]:.1%}, at SPP's {grid.loc['lora', best['spp']]:.1%}")
+multiply, add = ["spp", "hira"], ["lora", "lora*", "masked-lora", "masked-full"]
+low, high = min(best[name] for name in multiply), max(best[name] for name in add)
+rule = "those that multiply: each of them" if low > high else "no such rule in this table: not all"
+guess_rate.compare(f"{rule} above all that add")
+print("multiply:", {name: best[name] for name in multiply})
+print("add:     ", {name: best[name] for name in add})
 
 # %% [markdown]
-# **What you should see:** SPP and HiRA, which *multiply* weights, peak at rates several times those of the methods that
-# *add*. One rate for all is unfair to somebody: at LoRA's best rate SPP loses a few points, at SPP's best rate LoRA breaks.
+# What would one common rate do? The table of rates answers that, too. Each line below gives the score of a method at its own
+# best rate, then at the best rate of LoRA, then at the best rate of SPP.
 #
-# ## 3 · Intervals: is the difference real?
+# **Predict:** if everyone had to use LoRA's best rate, how many points would SPP lose?
+
+# %%
+guess_common = Guess("How many points does SPP lose at LoRA's best rate?")
+
+# %%
+own = pd.Series({name: grid.loc[name, best[name]] for name in best})
+common = pd.DataFrame({"own": own, "LoRA's": grid[best["lora"]], "SPP's": grid[best["spp"]]})
+lost_by_spp = own["spp"] - common["LoRA's"]["spp"]
+lost_by_lora = own["lora"] - common["SPP's"]["lora"]
+guess_common.compare(f"{100 * lost_by_spp:.1f} points")
+print(f"LoRA at SPP's best rate loses {100 * lost_by_lora:.1f} points")
+common.map("{:.1%}".format)
+
+# %% tags=["we-checked"]
+from spp_lite.teaching import choose_rates
+
+chosen = choose_rates(rates)
+assert chosen.keys() == best.keys()
+assert all(grid.loc[name, chosen[name]] == own[name] for name in best)
+print("checked: the library chooses rates of the same scores")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
 #
-# Run the same cell with another seed and the score moves. With $n$ seeds, mean $\bar a$ and standard deviation $s$
-# (dividing by $n-1$), the 95 % interval of the mean is $\bar a \pm t_n\, s / \sqrt{n}$, with Student's $t_n$: 12.7 for
-# two runs, 4.3 for three, 2.8 for five.
+# Every line has a highest point, its ring. Where the rings stand at different rates, one rate for all is unfair to somebody: the
+# last two columns of the table say to whom, and by how much. Whoever picks the common rate picks who loses. And if the ring of a
+# method lies at the edge of the grid, its true best may lie beyond.
+# </details>
 #
-# **Ex 08a · core · difficulty ●●○ · ~8 min.** Half of the 95 % interval of a mean. `T95[n]` is Student's t for n runs.
+# Why could a multiplying method want a larger rate? AdamW, the optimizer, changes a number by about the learning rate in a
+# step. If that number is a weight, the weight moves by as much. If it is a factor of SPP, the weight moves by that times
+# something of the size of the weight itself, $\lvert W \rvert$, and that is small:
+
+# %%
+from spp_lite import load
+from spp_lite.teaching import block_linears
+
+tiny, _ = load("tiny")
+linears = [linear.weight.detach() for linear in block_linears(tiny).values()]
+weights = sum(weight.numel() for weight in linears)
+median = max(float(weight.abs().median()) for weight in linears)
+print(f"{weights:,} weights in {len(linears)} linears; the largest median of |W|: {median:.3f}")
+
+# %% [markdown]
+# This is a reason to expect a larger rate, not a proof. That is why we let the validation split decide.
+#
+# ## 3 · Is the difference real?
+#
+# Run the same cell with another seed and the score moves. From $n$ runs we know their mean $\bar a$ and their standard
+# deviation $d$ (which divides by $n-1$). The mean over very many seeds is not known, but we can give an interval for it that
+# misses it only once in twenty times. It is the *95 % interval* of the mean:
+#
+# $$\bar a \pm t_n\, \frac{d}{\sqrt{n}}$$
+#
+# $t_n$ is Student's t, which makes up for how little a few runs tell about their own spread: 12.71 for two runs, 4.30 for
+# three, 2.78 for five.
+#
+# **Ex 08b · core · difficulty ●●○ · importance ●●● · ~8 min.** Return half of the width of that interval, the part after ±, for
+# a list of scores. `T95[n]` is Student's t for n runs.
 
 # %%
 import statistics
 
-from spp_lite.teaching.checks.results import T95  # Student's t for a 95 % interval, by the number of runs
+from spp_lite.teaching.checks.results import T95
 
 
 def half_width(scores):
@@ -116,118 +227,348 @@ def half_width(scores):
 
 
 # %% tags=["check"]
-from spp_lite.teaching import checks
-
-checks.ex_08a(half_width)
+checks.ex_08b(half_width)
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# `statistics.stdev` divides by n - 1, as it should for a sample.
+# The module `statistics` has two kinds of standard deviation. One divides by n, the other by n − 1, as it should for a sample.
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# The mean of n runs varies √n times less than one run; t makes the interval wide enough for few runs.
+# A mean of n runs varies less than one run does, by the square root of n. Then t makes the interval wide enough.
 # </details>
 
 # %% [markdown] tags=["solution"]
 # filled in the exercise edition
 
 # %% [markdown]
-# An interval of one method's mean says how far *that* mean can be trusted.
-#
-# **Predict:** are intervals wider at 50 % or at 75 % zeros?
+# **Predict:** are these intervals wider at 50 % zeros or at 75 %?
 
 # %%
-from spp_lite.teaching import summarise
+guess_wide = Guess("Where are the intervals wider?", ["at 50 %", "at 75 %", "it varies"])
 
-cells = summarise(wanda[wanda["method"].isin(["none", "spp", "lora*", "masked-lora"])])
-half = cells.pivot(index="method", columns="sparsity", values="half")
-assert (half["75%"] > half["50%"]).all()
-cells[cells["sparsity"].isin(["50%", "75%"])].round(3)
+# %%
+half_width = yours(half_width, checks.ex_08b)
+groups = wanda[wanda["method"] != "dense"].groupby(["method", "sparsity"])["accuracy"]
+half = groups.apply(lambda scores: half_width(list(scores))).unstack()
+wider = int((half[AT] > half[FEW]).sum())
+guess_wide.compare(f"at {AT} for {wider} of {len(half)} methods")
+half[sparsities].map("± {:.1%}".format)
+
+# %% tags=["we-checked"]
+assert [T95[n] for n in (2, 3, 5)] == [12.71, 4.3, 2.78]
+print("checked: the values of Student's t in the text")
 
 # %% [markdown]
-# **Answer:** at 75 %, for all four methods: the more is lost, the more the draw of texts and records matters.
+# Each of these intervals says how far *one* mean can be trusted. Whether two methods *differ* is another question, and it
+# would be a mistake to answer it by looking whether two intervals overlap. With the same seed, all methods get the same
+# calibration texts, hence the same mask, and the same order of records. If that draw is unlucky, it is unlucky for both. So
+# take the *difference*, seed by seed: what both have in common drops out. Then look at the interval of the mean difference.
 #
-# Whether two methods *differ* is another question. The same seed draws the same calibration texts, so the same mask, and the
-# same order of records for every method: both of a pair are lucky or unlucky together. So look at the *differences*, seed by
-# seed, and at the interval of their mean. Two intervals that overlap do not answer it: differences can be clear of 0 all the same.
-#
-# **Predict:** SPP and masked LoRA at 75 %: their intervals overlap. Does the interval of their difference hold 0?
+# **Ex 08c · core · difficulty ●●○ · importance ●●● · ~12 min.** You get the runs of one sparsity, with the columns `method`,
+# `seed` and `accuracy`, and the names of two methods. Return two numbers: the mean of the differences (`method` minus `other`,
+# seed by seed), and half of the width of its 95 % interval. Only seeds count for which both methods have a score that is not
+# NaN. The rows stand in any order.
+
 
 # %%
-at_75 = wanda[wanda["sparsity"] == "75%"].pivot(index="seed", columns="method", values="accuracy").dropna()
-for other in ("lora*", "masked-lora"):
-    gains = list(at_75["spp"] - at_75[other])
-    mean = statistics.mean(gains)
-    half = T95[len(gains)] * statistics.stdev(gains) / len(gains) ** 0.5  # your half_width
-    print(f"SPP minus {other} at 75 %: {100 * mean:+.1f} ± {100 * half:.1f} points over {len(gains)} seeds")
-at_75[["spp", "masked-lora"]].agg(["min", "max"]).map("{:.1%}".format)
+def paired_gain(table, method, other):
+    # BEGIN SOLUTION
+    scores = table.pivot(index="seed", columns="method", values="accuracy")
+    gains = list((scores[method] - scores[other]).dropna())
+    return statistics.mean(gains), half_width(gains)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.ex_08c(paired_gain)
 
 # %% [markdown]
-# **Answer:** no, it does not quite: masked LoRA is ahead, by a difference clear of 0, although the two ranges of scores
-# overlap. And SPP is ahead of LoRA*. If an interval holds 0, the honest sentence is "undecided", not "equal".
+# <details><summary>Hint 1</summary>
 #
-# Now for every method and sparsity:
+# `pivot` makes a table with a row for each seed and a column for each method. Then pandas does the matching.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# A difference with NaN is NaN, so you can drop what is missing after subtracting. You have already written the interval.
+# </details>
 
-# %%
-from spp_lite.teaching import paired, plot_paired
-
-show(plot_paired(table), alt="Each method minus SPP, paired by seed, per sparsity, with 95 % intervals around 0.")
-
-# %%
-verdicts = paired(wanda, against="spp").pivot(index="method", columns="sparsity", values="verdict")
-verdicts[["50%", "2:4", "70%", "75%", "2:8", "90%"]]
+# %% [markdown] tags=["solution"]
+# filled in the exercise edition
 
 # %% [markdown]
-# **What you should see:** each cell says what *SPP* does there. It wins against LoRA* nearly everywhere and against masked full
-# fine-tuning at 50 % and 2:4. HiRA beats it from 70 % on, masked LoRA from 75 % on; at 2:8 five seeds do not tell.
+# If the interval of the difference lies above 0, the first method is **ahead**; if it lies below 0, the first method is
+# **behind**; and if it holds 0, the pair is **undecided**. Undecided is not "equal": it says that these runs do not tell.
 #
-# ## 4 · Where does each method fail?
-#
-# An average of seven families can be won by one of them. Methods also differ in cost: SPP trains $r\cdot in + out$
-# numbers per matrix, full fine-tuning all surviving weights.
-#
-# **Predict:** apart from `boolq`, which family is lowest at 75 % after pruning, and does retraining help it?
+# **Predict:** SPP against masked LoRA at 75 %: is SPP ahead, behind, or is it undecided?
 
 # %%
-from spp_lite.teaching import plot_parameters, plot_tasks
+guess_pair = Guess("SPP against masked LoRA at 75 %?", ["ahead", "behind", "undecided"])
+
+# %%
+paired_gain = yours(paired_gain, checks.ex_08c)
+
+
+def verdict(mean, half):
+    return "undecided" if abs(mean) <= half else "ahead" if mean > 0 else "behind"
+
+
+def points(mean, half):
+    return f"{100 * mean:+.1f} ± {100 * half:.1f} points"
+
+
+at = wanda[wanda["sparsity"] == AT]
+mean, width = paired_gain(at, "spp", "masked-lora")
+guess_pair.compare(f"{verdict(mean, width)}: SPP minus masked LoRA is {points(mean, width)}")
+
+# %%
+from spp_lite.teaching.labs.results import plot_pairs
+
+alt = f"The scores of each seed joined, and their differences: {points(mean, width)}."
+show(plot_pairs(at, "spp", "masked-lora", mean, width), alt=alt)
+
+# %%
+by_seed = at.pivot(index="seed", columns="method", values="accuracy")[["spp", "masked-lora"]]
+ranges = by_seed.agg(["min", "max"]).T
+overlap = ranges["min"].max() <= ranges["max"].min()
+seen = "overlap" if overlap else "do not overlap"
+print(f"the two ranges of scores {seen}; the pairs say: {verdict(mean, width)}")
+ranges.map("{:.1%}".format)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# On the left every line is a seed. If most lines lean the same way, the pairs agree, however far apart the lines lie. On the right
+# the same lean is a cloud of points on one side of 0. The last printed line sets the two ways of looking side by side: whether
+# the ranges overlap, and what the pairs say. Only the pairs answer the question.
+# </details>
+#
+# **Ex 08d · stretch · difficulty ●●● · importance ●●○ · ~15 min.** Student's t supposes bell-shaped differences. Here is a way
+# without that: if neither method were better, every difference could as well have had the other sign. So give the n
+# differences all $2^n$ combinations of signs. Return the share of them whose mean is at least as far from 0 as the real one;
+# the real signs are one of the combinations.
+
+# %%
+import itertools
+
+
+def flips(differences):
+    # BEGIN SOLUTION
+    ways = itertools.product((1, -1), repeat=len(differences))
+    pairs = [zip(way, differences, strict=True) for way in ways]
+    sums = [abs(sum(sign * gain for sign, gain in pair)) for pair in pairs]
+    return sum(value >= sums[0] - 1e-12 for value in sums) / len(sums)
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.ex_08d(flips)
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `itertools.product((1, -1), repeat=n)` runs through all combinations of signs. All of them have the same n, so sums do as well
+# as means.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# "At least as far from 0" is about the absolute value, and equal counts. Allow for the last bit of a floating-point number.
+# </details>
+
+# %% [markdown] tags=["solution"]
+# filled in the exercise edition
+
+# %%
+flips = yours(flips, checks.ex_08d)
+gains = list((by_seed["spp"] - by_seed["masked-lora"]).dropna())
+share = float(flips(gains))
+print(f"{share:.1%} of the {2 ** len(gains)} combinations are as far from 0")
+print(f"with {len(gains)} pairs this share cannot be less than {2 / 2 ** len(gains):.1%}")
+
+# %% [markdown]
+# A small share speaks against chance. But the second line shows the price of supposing nothing: with so few pairs, the share has
+# a floor, and the t interval can be surer only because it supposes a bell.
+#
+# ## 4 · Who wins where?
+#
+# Now your `paired_gain` compares SPP with every other method at every sparsity.
+#
+# **Predict:** start with the fewest zeros. At 50 %, which of the methods are ahead of the model that was pruned and left
+# alone?
+
+# %%
+options = ["all", "some", "none"]
+guess_few = Guess("At 50 %, which are ahead of the model that was left alone?", options)
+
+# %%
+few = wanda[wanda["sparsity"] == FEW]
+others = [name for name in few["method"].unique() if name != "none"]
+against_none = {name: paired_gain(few, name, "none") for name in others}
+for name, gain in against_none.items():
+    print(f"{name:12} minus none at {FEW}: {points(*gain):18} {verdict(*gain)}")
+ahead = [name for name, gain in against_none.items() if verdict(*gain) == "ahead"]
+behind = [name for name, gain in against_none.items() if verdict(*gain) == "behind"]
+guess_few.compare(f"ahead: {', '.join(ahead) or 'none'}; behind: {', '.join(behind) or 'none'}")
+
+# %% [markdown]
+# A method that is behind here has done harm: it cost more than it brought. So do not suppose that at few zeros all methods
+# start from the same point; look. Now for all sparsities:
+
+# %%
+rivals = wanda[~wanda["method"].isin(["dense", "spp"])]
+rows = []
+for (sparsity, other), _ in rivals.groupby(["sparsity", "method"], sort=False):
+    gain = paired_gain(wanda[wanda["sparsity"] == sparsity], "spp", other)
+    rows.append((sparsity, other, *gain, verdict(*gain)))
+duels = pd.DataFrame(rows, columns=["sparsity", "against", "mean", "half", "SPP is"])
+verdicts = duels.pivot(index="against", columns="sparsity", values="SPP is")[sparsities]
+single = verdicts.index[verdicts.nunique(axis=1) == 1]
+print("rows with the same word at every sparsity:", ", ".join(single) or "none")
+verdicts.rename_axis(index="SPP against")
+
+# %%
+for other, mine in duels.groupby("against", sort=False):
+    where = {word: mine.loc[mine["SPP is"] == word, "sparsity"] for word in ("ahead", "behind")}
+    told = "; ".join(f"{word} at {', '.join(names) or 'none'}" for word, names in where.items())
+    undecided = int((mine["SPP is"] == "undecided").sum())
+    print(f"SPP against {other:12} {told}; undecided at {undecided} of {len(mine)}")
+
+# %%
+from spp_lite.teaching import plot_paired
+
+figure = plot_paired(wanda)
+ahead_of_star = duels[(duels["against"] == "lora*") & (duels["SPP is"] == "ahead")]
+title = f"Below the line SPP is better: against LoRA*, at {len(ahead_of_star)} sparsities clearly"
+figure.axes[0].set_title(title)
+show(figure, alt=title + ". Each method minus SPP, paired by seed, with 95 % intervals.")
+
+# %% [markdown]
+# And who is best of all? For every sparsity, this table names the method with the highest mean among those that keep the zeros,
+# and the methods that the pairs do not tell apart from it. The leader was picked by these very scores, which flatters it a
+# little.
+
+# %%
+from spp_lite.teaching.labs.results import leaders
+
+winners = leaders(wanda)
+winners.set_index("sparsity")
+
+# %%
+print("highest mean:", winners["highest mean"].value_counts().to_dict())
+alone = winners[winners["not told apart from it"] == "none"]
+print("and told apart from all others at:", ", ".join(alone["sparsity"]) or "no sparsity")
+print(f"{len(duels)} intervals: if no method differed from SPP, {len(duels) / 20:.0f} would miss 0")
+
+# %% tags=["we-checked"]
+from spp_lite.teaching import paired
+
+library = paired(wanda, against="spp").set_index(["sparsity", "method"])
+mine = duels.set_index(["sparsity", "against"]).rename_axis(["sparsity", "method"])
+assert (mine["mean"] + library["mean"]).abs().max() < 1e-9
+assert (mine["half"] - library["half"]).abs().max() < 1e-3 and len(mine) == len(library)
+print("checked: your differences and intervals are the library's, in every cell")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Count the rows of the table of verdicts that hold one word only. In every other row "better" needs a place: the sentence that
+# the table supports is "ahead of this method at these sparsities". The line of `lora` compares SPP with a *dense* model. Where SPP is ahead of it,
+# SPP beats a model that may use every weight; where SPP is behind, it has not lost to a sparse rival.
+# </details>
+#
+# ## 5 · What an average hides
+#
+# The average goes over seven families of questions, and one of them could carry it.
+#
+# **Predict:** which family is lowest at 75 % after pruning, and is SPP ahead of pruning alone there?
+
+# %%
+guess_family = Guess("Which family is lowest after pruning at 75 %, and is SPP ahead there?")
+
+# %%
+families = [name for name in wanda if name.startswith("tiny_")]
+both = wanda[(wanda["sparsity"] == AT) | (wanda["method"] == "dense")]
+by_family = both.groupby("method")[families].mean().T[["dense", "none", "spp"]]
+by_family.insert(0, "chance", [chance_accuracy(name) for name in families])
+gains = {name: paired_gain(at.assign(accuracy=at[name]), "spp", "none") for name in families}
+lowest = by_family["none"].idxmin()
+found = by_family.loc[lowest, "none"]
+guess_family.compare(f"{lowest}: {found:.1%}, SPP {verdict(*gains[lowest])}")
+shown = by_family.map("{:.1%}".format)
+shown["SPP minus none"] = [points(*gain) for gain in gains.values()]
+shown["SPP is"] = [verdict(*gain) for gain in gains.values()]
+shown.rename_axis("family")
+
+# %%
+from spp_lite.teaching import plot_tasks
 
 chosen = wanda[wanda["method"].isin(["dense", "none", "spp", "lora*", "masked-full"])]
-at = chosen[chosen["sparsity"] == "75%"].groupby("method").mean(numeric_only=True)
-families = [name for name in at if name.startswith("tiny_") and name != "tiny_boolq"]
-assert at.loc["none", families].idxmin() == "tiny_arc_challenge"
-assert at["tiny_winogrande"]["spp"] <= at["tiny_winogrande"]["none"]
-show(plot_tasks(chosen, sparsity="75%"), alt="Accuracy of each task family at 75 % zeros, a bar per method.")
-
-# %%
-show(plot_parameters(wanda), alt="Accuracy against trainable parameters, a point per method, at 75 % zeros.")
+helped = [name for name in families if verdict(*gains[name]) == "ahead"]
+title = f"At {AT} zeros, SPP is ahead of pruning alone in {len(helped)} of {len(families)} families"
+figure = plot_tasks(chosen, sparsity=AT)
+figure.axes[0].set_title(title)
+show(figure, alt=title + ". Accuracy of each family, a bar per method.")
 
 # %% [markdown]
-# **What you should see:** `boolq` stays at chance for every method: the dense model never learned to read a passage.
-# Of the others, `arc_challenge` (two facts joined) is lowest after pruning, 47 %, and SPP brings it to 65 %; `winogrande`
-# gains nothing from SPP.
+# <details><summary>What you should see</summary>
 #
-# ## 5 · Recompute a point
+# Read the first two columns first: blind guessing, and the dense model. In a family in which even the dense model hardly does
+# better than guessing, no method can show anything, and its share of the average is noise. Of the other families, see in the last
+# column where SPP helped.
+# </details>
 #
-# One run, the same code, the same seed:
+# Cost is part of a score, too. SPP trains $r \cdot \mathrm{in} + \mathrm{out}$ numbers for a weight. Masked full fine-tuning is
+# handed every weight, but the gradients of the zeros are masked, so it changes only the **survivors**: at 75 % zeros a quarter
+# of the weights. We count those, and count for the other methods what the table says.
+
+# %%
+from spp_lite.teaching.labs.results import plot_trained
+
+trained = at.groupby("method")["parameters"].first().astype(int)
+survivors = round((1 - at["zeros_before"].mean()) * weights)
+trained = {**trained[trained > 0].to_dict(), "masked-full": survivors}
+ratio = trained["spp"] / survivors
+print(f"masked-full: {survivors:,} survivors of {weights:,} weights; SPP {ratio:.0%} as many")
+title = f"Masked full trains the {survivors:,} survivors, SPP {ratio:.0%} as many numbers"
+show(plot_trained(at, trained, title), alt=title + ". Accuracy against trained numbers.")
+
+# %% [markdown]
+# Compare the points that stand side by side: they cost the same. The bars are intervals of single means, so for a verdict on two
+# of these points go back to the pairs of section 4.
+#
+# ## 6 · Recompute a point
+#
+# A table is worth believing when anyone can recompute its rows. Here is one of them: the same code, the same seed, with the
+# settings that the row itself names.
+
+# %%
+from spp_lite.teaching import calibration_batches, default_texts, load_tokenizer, resolve
+
+row = at[(at["method"] == "spp") & (at["seed"] == 0)].iloc[0]
+texts, tokenizer = default_texts(model="tiny"), load_tokenizer(resolve("tiny"))
+batches = calibration_batches(texts, tokenizer, samples=384, length=128)
+row[["method", "pruner", "sparsity", "seed", "lr", "max_steps", "batch_size", "accuracy"]]
 
 # %%
 from spp_lite import load_alpaca
-from spp_lite.teaching import Recipe, Run, calibration_batches, default_texts, do_run, load_tokenizer, resolve
+from spp_lite.teaching import Recipe, Run, do_run
 
-texts = default_texts(model="tiny")
-batches = calibration_batches(texts, load_tokenizer(resolve("tiny")), samples=384, length=128)
-recipe = Recipe("tiny", load_alpaca("tiny"), batches, training={"max_steps": 80, "batch_size": 16}, progress=False)
-row = do_run(recipe, Run("spp", "wanda", "75%", 0, float(best["spp"])))
-print(f"recomputed {row['accuracy']:.1%}, in the table {at_75.loc[0, 'spp']:.1%}")
-assert abs(row["accuracy"] - at_75.loc[0, "spp"]) < 0.03  # other machines round differently
+training = {"max_steps": int(row["max_steps"]), "batch_size": int(row["batch_size"])}
+recipe = Recipe("tiny", load_alpaca("tiny"), batches, training=training, progress=False)
+again = do_run(recipe, Run("spp", "wanda", AT, 0, float(row["lr"])))
+print(f"recomputed {again['accuracy']:.1%}, in the table {row['accuracy']:.1%}")
+
+# %% tags=["we-checked"]
+assert abs(again["accuracy"] - row["accuracy"]) < 0.03  # other machines round differently
+assert again["parameters"] == row["parameters"] and again["zeros_after"] == again["zeros_before"]
+print("checked: the row comes out again, with as many parameters and every zero kept")
 
 # %% [markdown]
-# ## 6 · Lab: the results explorer
+# ## 7 · Lab: the results explorer
 #
 # **Predict:** how many seeds does it take until SPP wins against LoRA* at most sparsities? **Try** the menus and the slider
-# (mouse, or Tab and the arrow keys). The line below counts what paired differences tell apart.
+# (mouse, or Tab and the arrow keys). Title and read-out count what paired differences tell apart.
 
 # %% tags=["lab"]
 from spp_lite.teaching.labs.results import ResultsLab
@@ -240,78 +581,89 @@ lab.selftest()
 # The same picture without widgets:
 
 # %%
-lab.static(method="spp", other="lora*")
+lab.static(pruner="wanda", method="spp", other="lora*")
 
 # %% [markdown]
-# **Explain.** (1) Under Wanda with five seeds, against which methods does SPP win at eight of nine sparsities? (2) What does
-# the read-out say with one seed, and why?
+# **Explain.** (1) With one seed, at how many sparsities does anybody win, and why? (2) Swap the two methods. What happens to the
+# three counts of the read-out?
 #
 # <details><summary>Answers</summary>
 #
-# (1) Against the pruned model and against LoRA*. With three seeds it wins against LoRA* at three only.
-# (2) All nine are undecided: one difference has no spread, so nobody knows how far it would move with another seed.
+# (1) At none: one difference has no spread, so nobody knows how far it would move with another seed. (2) Wins and losses change
+# places, and "undecided" stays as it is: if an interval holds 0, so does its mirror image. The next cell counts the wins of SPP
+# against LoRA* for every number of seeds.
 # </details>
-#
-# ## 7 · Your turn
-#
-# **Ex 08b · core · difficulty ●●○ · ~8 min.** From a validation table with the columns `method`, `lr` and `accuracy`,
-# return a dict: method → the learning rate to use. Diverged runs have accuracy NaN.
-
 
 # %%
-def best_rates(table):
-    # BEGIN SOLUTION
-    rows = table.dropna(subset=["accuracy"])
-    top = rows.loc[rows.groupby("method")["accuracy"].idxmax()]
-    return dict(zip(top["method"], top["lr"], strict=True))
-    # END SOLUTION
+for seeds in lab.inputs["seeds"].options[::2]:
+    state = {"pruner": "wanda", "metric": "average", "seeds": seeds}
+    print(lab.render(method="spp", other="lora*", **state)[1])
 
-
-# %% tags=["check"]
-checks.ex_08b(best_rates)
+# %% tags=["we-checked"]
+one = lab.render(**{**state, "seeds": 1}, method="spp", other="lora*")[1]
+assert "wins at 0, loses at 0" in one
+print("checked: with one seed nothing is told apart")
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>
+# ## 8 · On a real LLaMA
 #
-# `dropna` first; then `groupby("method")`.
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# `idxmax` gives the row with the highest accuracy of each group.
-# </details>
-
-# %% [markdown] tags=["solution"]
-# filled in the exercise edition
-
-# %% [markdown]
-# The library's own choice, `choose_rates`, does the same:
+# The same figure for SmolLM2-135M, pruned by Wanda, as far as its runs go. The score is the *perplexity* of encyclopedia prose:
+# e to the mean loss per token, so low is good. The axis is logarithmic.
 
 # %%
-from spp_lite.teaching import choose_rates
+smol = pd.read_csv(embedded("results", "smollm2", "sweep.csv"))
+smol = smol[smol["perplexity"].notna() & smol["pruner"].isin(["dense", "wanda"])]
+runs = smol.groupby(["sparsity", "method"])["perplexity"].agg(["mean", "count"])
+mean = runs["mean"]
+bare, spp, dense = mean["2:4", "none"], mean["2:4", "spp"], mean["0%", "dense"]
+title = f"SmolLM2 at 2:4: perplexity {bare:.0f} when pruned, {spp:.0f} after SPP, dense {dense:.0f}"
+figure = plot_accuracy_vs_sparsity(smol, value="perplexity", title=title)
+show(figure, alt=title + ". Perplexity against sparsity on a logarithmic axis.")
 
-assert choose_rates(rates) == best.to_dict()
+# %%
+alone = int((runs["count"] == 1).sum())
+print(f"{alone} of {len(runs)} cells have one run: no interval, and no verdict by pairs")
+runs.round(1)
+
+# %% tags=["we-checked"]
+kept = smol[~smol["method"].isin(["dense", "lora"])]
+assert (kept["zeros_after"] >= kept["zeros_before"]).all()
+assert dense < spp < bare
+print("checked: no zero was filled; at 2:4 SPP lies between the pruned and the dense model")
 
 # %% [markdown]
-# **Stretch · difficulty ●●● · ~20 min.** `spp-lite sweep --quick` makes a small table of your own in `results/` (five
-# minutes). Does every one of its points lie within the committed intervals? Which do you expect to fall outside, and how many?
+# A cell with a single run has no interval, so read large gaps and leave small ones alone. One command makes these rows and adds
+# to them, seed by seed. It takes minutes for each row, and notebook 09 says where its files come from:
 #
-# ## 8 · Read an error message
+# ```bash
+# spp-lite sweep --model smollm2 --data alpaca.json --calibration c4.jsonl --calibration-samples 32 \
+#     --calibration-length 512 --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 --steps 40 \
+#     --batch-size 8 --cutoff 256 --bf16 --seeds 1 --methods none spp --pruners wanda --sparsity 2:4 50% \
+#     --rates-at 2:4 --try-rates 3e-3 1e-2 3e-2 --out results
+# ```
 #
-# A misspelled task must not become a silent zero in somebody's table. What does this cell, which fails on purpose, offer?
+# ## 9 · Read an error message
+#
+# "The more runs, the better: let us throw in those with the other learning rates, too." This cell follows that sentence, and
+# fails on purpose.
 
 # %% tags=["raises-exception"]
-from spp_lite import evaluate, load
+# %xmode Minimal
+from spp_lite.teaching import paired
 
-evaluate(*load("tiny"), ["tiny_arc_esy"], progress=False)
+paired(pd.concat([at, rates]), against="spp")
 
 # %% [markdown]
+# Read which run it names: one method, sparsity and seed, of which there are two. Whoever kept the better one would choose the rate
+# on the scores that are reported, and whoever averaged them would mix in rates that nobody would use.
+#
 # ## Recap
 #
-# 1. One row a run, every figure from the rows alone: anyone can recompute a point.
+# 1. Every run is one row, and every figure comes from the rows alone: anyone can recompute a point.
 # 2. Every method chooses its learning rate from the same few, on the validation split.
-# 3. Multiplying methods want rates several times larger than adding ones.
-# 4. Two methods are compared by their paired differences. Where that interval holds 0, they are undecided.
-# 5. An average hides its families, and a method's cost is part of its score.
+# 3. An interval of a mean says how far that mean can be trusted; it does not compare two methods.
+# 4. Two methods are compared by their paired differences. Where that interval holds 0, the pair is undecided.
+# 5. Say who wins *where*; an average hides its families, and the numbers that are trained are part of a method's cost.
 #
 # ## Quiz
 #
@@ -321,16 +673,16 @@ evaluate(*load("tiny"), ["tiny_arc_esy"], progress=False)
 # </details>
 # <details><summary>2. The intervals of A and B overlap. Is A as good as B?</summary>
 #
-# That says nothing. Pair the runs by seed: the interval of the difference decides, or leaves it undecided.
+# That says nothing. Pair the runs by seed: the interval of the differences decides, or leaves the pair undecided.
 # </details>
-# <details><summary>3. Suppose dense LoRA lay above SPP at some sparsity. Would SPP lose there?</summary>
+# <details><summary>3. Suppose merged, dense LoRA were ahead of SPP at some sparsity. Would SPP lose there?</summary>
 #
-# That LoRA has refilled the zeros: its model is no longer sparse. It is a reference, not a competitor. (In this table it is
-# above SPP nowhere.)
+# Not to a rival: LoRA has refilled the zeros, and its model is no longer sparse. It is a reference. What this table says about
+# the two stands in the lines of section 4.
 # </details>
-# <details><summary>4. What would this figure look like for LLaMA-7B?</summary>
+# <details><summary>4. Masked full fine-tuning at 75 % zeros: how many of its weights are trained?</summary>
 #
-# We cannot say from here. The tiny model shows mechanisms; the paper reports LLaMA; `spp-lite sweep --model` measures yours.
+# A quarter of them, the survivors. The optimizer is handed all, but the zeros get no gradient and stay zero.
 # </details>
 #
 # **Next:** [09 · A real LLaMA](09_a_real_llama.ipynb). The paper: [SPP, arXiv

@@ -28,6 +28,8 @@ from .real import ex_09a as ex_09a
 from .real import ex_09b as ex_09b
 from .results import ex_08a as ex_08a
 from .results import ex_08b as ex_08b
+from .results import ex_08c as ex_08c
+from .results import ex_08d as ex_08d
 from .sizes import ex_05d as ex_05d
 from .sizes import ex_05e as ex_05e
 from .start import ex_00a as ex_00a
