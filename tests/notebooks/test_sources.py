@@ -14,7 +14,7 @@ import spp_lite
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
 # the notebooks in which readers build first and go on with what they built
-BUILT = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
+BUILT = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09")
 NEW = [source for source in SOURCES if source.stem[:2] in BUILT]
 OLD = [source for source in SOURCES if source not in NEW]
 EXERCISE = r"\*\*Ex {number}([a-z]) · {kind} · difficulty [●○]{{3}} · importance [●○]{{3}} · ~\d+ min\.\*\*"

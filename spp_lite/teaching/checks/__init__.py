@@ -26,6 +26,8 @@ from .model import ex_03a as ex_03a
 from .model import ex_03b as ex_03b
 from .real import ex_09a as ex_09a
 from .real import ex_09b as ex_09b
+from .real import ex_09c as ex_09c
+from .real import ex_09d as ex_09d
 from .results import ex_08a as ex_08a
 from .results import ex_08b as ex_08b
 from .results import ex_08c as ex_08c

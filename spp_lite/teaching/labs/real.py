@@ -1,5 +1,8 @@
-"""Notebook 09: what fine-tuning a real LLaMA with SPP takes, from its shapes alone. Bytes and operations are counted
-where they can be, and estimated where the docstring says so."""
+"""Notebook 09: what pruning, training, merging and scoring a real LLaMA take, from its shapes alone.
+
+Parameters are counted; memory is estimated from what is alive at the busiest moment; time is estimated from operations
+and an assumed speed. The docstrings say which.
+"""
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -17,13 +20,18 @@ CONFIGS = {  # from the models' public configuration files
         hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32, num_key_value_heads=4,
         vocab_size=32000,
     ),
+    "Llama-3.2-1B": LlamaConfig(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8,
+        vocab_size=128256, tie_word_embeddings=True,
+    ),
     "LLaMA-2-7B": LlamaConfig(),
     "LLaMA-2-13B": LlamaConfig(
         hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40
     ),
 }  # fmt: skip
-OPERATIONS = 4e14  # a second, sustained, of one large data-centre GPU in bfloat16: an assumption, not a measurement
-CARDS = (8, 16, 24, 48, 80)  # GiB of memory that GPUs are sold with
+CARDS = {"T4": (16, 65), "RTX 3090": (24, 71), "A100": (80, 312), "H100": (80, 989)}  # GiB; 16-bit peak in TFLOP/s
+SHARE = 0.4  # of the makers' peak that training sustains: an assumption, not a measurement
+SPARE = 1.0  # GiB of a card that the driver and the libraries take: an assumption
 
 
 def block_shapes(config: LlamaConfig) -> list[tuple[int, int]]:
@@ -38,46 +46,76 @@ def spp_parameters(config: LlamaConfig, r: int = 16) -> int:
     return config.num_hidden_layers * sum(r * inputs + out for out, inputs in block_shapes(config))
 
 
+def block_parameters(config: LlamaConfig) -> int:
+    """Numbers of the seven linears of one block."""
+    return sum(out * inputs for out, inputs in block_shapes(config))
+
+
 def model_parameters(config: LlamaConfig) -> int:
     """All numbers of the model: linears, embeddings (once if tied), norms."""
-    linears = sum(out * inputs for out, inputs in block_shapes(config))
     tables = (1 if config.tie_word_embeddings else 2) * config.vocab_size * config.hidden_size
-    return config.num_hidden_layers * (linears + 2 * config.hidden_size) + tables + config.hidden_size
+    norms = (2 * config.num_hidden_layers + 1) * config.hidden_size
+    return config.num_hidden_layers * block_parameters(config) + tables + norms
 
 
-def memory(config: LlamaConfig, r: int = 16, records: int = 8, tokens: int = 512, gpus: int = 1) -> dict[str, float]:
-    """GiB on each GPU by part: bfloat16 weights sharded by FSDP, gradient checkpointing, the records split.
+def block_activations(config: LlamaConfig, b: int = 2) -> int:
+    """Bytes a token that one block keeps for its backward pass, b bytes a number, to a fifth."""
+    return b * (10 * config.hidden_size + 4 * config.intermediate_size)
 
-    Weights, factors, gradients and Adam's moments are exact on one GPU (several: the factors are taken as copied to each,
-    and one block's weights as gathered). Activations (the inputs of all blocks, one block computed again), logits in
-    three copies and W′ (float32, while one layer is at work) are estimates.
+
+def memory(
+    config: LlamaConfig, r: int = 16, records: int = 8, tokens: int = 512, gpus: int = 1, b: int = 2
+) -> dict[str, float]:
+    """GiB that training takes on each GPU, by part: weights of b bytes a number, all of it sharded by FSDP, gradient checkpointing.
+
+    Weights, factors, gradients and Adam's moments are counted; of several GPUs each gathers the weights of one block
+    whole. What grows with the records is estimated: every block's input, and the larger of two moments, the loss
+    (logits, and two float32 copies) and one block at work (its activations, and W′ of its largest linear in float32).
     """
-    trainable, here = spp_parameters(config, r), records / gpus * tokens
-    shapes = [out * inputs for out, inputs in block_shapes(config)]
-    inputs_of_blocks = 2 * here * config.hidden_size * config.num_hidden_layers
-    gathered = 2 * sum(shapes) if gpus > 1 else 0
+    here = records / gpus * tokens
+    gathered = b * block_parameters(config) if gpus > 1 else 0
+    loss = (b + 8) * here * config.vocab_size
+    largest = max(out * inputs for out, inputs in block_shapes(config))
     parts = {
-        "weights": 2 * model_parameters(config) / gpus + gathered,
-        "factors, gradients, Adam": 16 * trainable,
-        "activations": inputs_of_blocks + block_activations(config) * here,
-        "logits": 10 * here * config.vocab_size,
-        "W′ of one layer": 12 * max(shapes),
+        "weights": b * model_parameters(config) / gpus + gathered,
+        "factors, gradients, Adam": 16 * spp_parameters(config, r) / gpus,
+        "inputs of all blocks": b * here * config.hidden_size * config.num_hidden_layers,
+        "the loss, or one block": max(loss, block_activations(config, b) * here + 12 * largest),
     }
     return {name: size / 2**30 for name, size in parts.items()}
 
 
-def block_activations(config: LlamaConfig) -> int:
-    """Bytes a token that one block keeps for its backward pass in bfloat16, to a few percent."""
-    return 2 * (10 * config.hidden_size + 4 * config.intermediate_size)
+def jobs(config: LlamaConfig, b: int = 2, samples: int = 128, length: int = 512) -> dict[str, float]:
+    """GiB of tensors that each of the four commands takes on one device, estimated, b bytes a number.
+
+    prune: the weights, the hidden states of all calibration windows, one block at work on 8 of them, and three matrices
+    in × in of SparseGPT in float32. finetune: memory() of 8 records of 512 tokens. merge: the weights, and two copies of the
+    linears (in main memory where the model is on a GPU). evaluate: the weights, and the logits of as many windows
+    of 2,048 tokens as perplexity() takes at a time, with float32 copies.
+    """
+    weights, linears = b * model_parameters(config), b * config.num_hidden_layers * block_parameters(config)
+    states = samples * length * config.hidden_size * b + block_activations(config, b) * 8 * length
+    windows = max(1, min(8, 2**27 // (2048 * config.vocab_size)))
+    needs = {
+        "prune": weights + states + 12 * config.intermediate_size**2,
+        "finetune": sum(memory(config, b=b).values()) * 2**30,
+        "merge": weights + 2 * linears,
+        "evaluate": weights + (b + 8) * windows * 2048 * config.vocab_size,
+    }
+    return {job: size / 2**30 for job, size in needs.items()}
 
 
-def hours(config: LlamaConfig, records: int = 52_000, epochs: int = 3, tokens: int = 512, gpus: int = 1) -> float:
-    """An estimate: four passes (forward, again for checkpointing, dx, dW) of 2 operations a weight and token."""
-    return 4 * 2 * model_parameters(config) * records * epochs * tokens / OPERATIONS / gpus / 3600
+def hours(
+    config: LlamaConfig, card: str, records: int = 52_000, epochs: int = 3, tokens: int = 512, gpus: int = 1
+) -> float:
+    """An estimate: four passes (forward, again for checkpointing, dx, dW) of 2 operations a weight and token, at SHARE of
+    the card's peak."""
+    operations = 4 * 2 * model_parameters(config) * records * epochs * tokens
+    return operations / (SHARE * CARDS[card][1] * 1e12) / gpus / 3600
 
 
 class CalculatorLab(Lab):
-    """Memory of each GPU by part, and hours for three epochs of Alpaca, by model, r, batch and GPUs."""
+    """Memory of each GPU by part, and hours for three epochs of Alpaca, by model, r, batch, card and GPUs under FSDP."""
 
     height = 340
 
@@ -85,40 +123,42 @@ class CalculatorLab(Lab):
         return {
             "model": choice("model", list(CONFIGS), "LLaMA-2-7B"),
             "r": slider("r", [16, 256]),
-            "records": slider("records at once, all GPUs", [8, 16, 32]),
-            "gpus": slider("GPUs", [1, 2, 4, 8]),
+            "records": slider("records at once, all GPUs", [1, 2, 4, 8, 16, 32], 8),
+            "card": choice("card", list(CARDS), "RTX 3090"),
+            "gpus": slider("GPUs (FSDP)", [1, 2, 4, 8]),
         }
 
-    def render(self, model, r, records, gpus):
-        config = CONFIGS[model]
+    def render(self, model, r, records, card, gpus):
+        config, room = CONFIGS[model], CARDS[card][0]
         parts = memory(config, r, records, gpus=gpus)
         total, trainable = sum(parts.values()), spp_parameters(config, r)
-        fitting = [card for card in CARDS if total <= card]
-        return plot_memory(parts, f"{model}, r = {r}, {records} records of 512 tokens, {gpus} GPU{'s' * (gpus > 1)}"), (
-            f"{model}, r = {r}: {trainable:,} trainable numbers ({trainable / model_parameters(config):.3%}); "
-            f"about {total:.1f} GiB on each of {gpus} GPU{'s' * (gpus > 1)}, most of it {max(parts, key=parts.get)}; "
-            f"{f'fits a card of {fitting[0]} GiB' if fitting else 'fits no card drawn here'}. Three epochs of Alpaca: "
-            f"about {hours(config, gpus=gpus):.1f} h if each GPU sustains {OPERATIONS:.0e} operations a second."
+        fits = total + SPARE <= room
+        many = f"{gpus} GPUs under FSDP" if gpus > 1 else "one GPU"
+        verdict = "fits" if fits else "does not fit"
+        title = f"{model}, r = {r}, {records} records of 512 tokens: {verdict} {card} ({room} GiB), {many}"
+        return plot_memory(parts, title, room), (
+            f"{model}, r = {r}: {trainable:,} trainable numbers ({trainable / model_parameters(config):.3%}); about "
+            f"{total:.1f} GiB on each GPU ({many}), most of it {max(parts, key=parts.get)}; {verdict} {room} GiB, of which "
+            f"{SPARE:g} is left to the driver. Three epochs of Alpaca: about {hours(config, card, gpus=gpus):,.1f} h, if "
+            f"each GPU sustains {SHARE:.0%} of its {CARDS[card][1]} TFLOP/s."
         )
 
 
-def plot_memory(parts: dict[str, float], title: str) -> Figure:
-    """A bar for every part, their sum, and the sizes of common cards that are near it."""
+def plot_memory(parts: dict[str, float], title: str, room: float) -> Figure:
+    """A bar for every part, their sum, and a line where the card ends."""
     bars = {**parts, "all together": sum(parts.values())}
+    colours = [LOOKS[name][1] for name in ("spp", "lora*", "hira", "masked-full", "dense")]
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 4.2))
-        axes = figure.add_axes((0.25, 0.15, 0.73, 0.75))
-        colours = [look[1] for look in LOOKS.values()]
-        for number, value in enumerate(bars.values()):
-            last = number == len(parts)
-            axes.barh(number, value, color=colours[0 if last else number + 1])
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (value, colour) in enumerate(zip(bars.values(), colours, strict=True)):
+            axes.barh(number, value, color=colour, height=0.6)
             axes.annotate(f"{value:.2f}", (value, number), xytext=(4, 0), textcoords="offset points", va="center")
-        axes.set_xlim(0, 1.25 * bars["all together"])
-        for card in [card for card in CARDS if card < axes.get_xlim()[1]][-1:]:
-            axes.axvline(card, color="#444444", linestyle="--", linewidth=1)
-            axes.annotate(f"a card of {card} GiB", (card, 4), xytext=(-5, 0), textcoords="offset points", ha="right")
+        axes.axvline(room, color="#444444", linestyle="--", linewidth=1.5)
+        axes.annotate(f"the card: {room} GiB", (room, -0.62), xytext=(-4, 0), textcoords="offset points", ha="right")
+        axes.set_xlim(0, 1.15 * max(bars["all together"], room))
+        axes.set_ylim(len(bars) - 0.5, -1)
         axes.set_yticks(range(len(bars)), list(bars))
-        axes.invert_yaxis()
         axes.set_xlabel("GiB on each GPU")
         axes.set_title(title, fontsize=12)
     return figure
