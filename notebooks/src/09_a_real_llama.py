@@ -4,7 +4,7 @@
 #
 # Everything so far ran on a tiny model. Here you take the same four commands to real ones: first to SmolLM2-135M on two CPU
 # cores, with no account and no hub, then to a Colab GPU and to LLaMA-2-7B. Before a long run you will know what it needs,
-# because you write the estimate yourself and hold it against a measured run.
+# because you write the estimate yourself and compare it with a measured run.
 #
 # > **Goals** – run prune, finetune, merge and evaluate on a model of your choice; count the bytes that stay through training
 # > (Ex 09a) and those that grow with the records (Ex 09b), and check both against a measurement; say how many GPUs a model needs
@@ -102,7 +102,8 @@ print("checked: every linear of the merged folder is half zeros")
 # spp-lite fetch smollm2
 # spp-lite prune --model smollm2 --sparsity 2:4 --method wanda \
 #     --calibration c4.jsonl --calibration-samples 32 --calibration-length 512 --out pruned
-# spp-lite finetune --model pruned --data alpaca.json --output_dir adapter --max_steps 40 --learning_rate 3e-2 \
+# spp-lite finetune --model pruned --data alpaca.json --output_dir adapter \
+#     --max_steps 40 --learning_rate 3e-2 \
 #     --per_device_train_batch_size 4 --gradient_accumulation_steps 2 --cutoff 256 --weight_decay 1e-3 \
 #     --warmup_steps 0.03 --bf16 true --use_cpu true --save_strategy no --report_to none
 # spp-lite merge --model pruned --adapter adapter --out merged
@@ -114,7 +115,7 @@ print("checked: every linear of the merged folder is half zeros")
 # ```bash
 # spp-lite demo --model smollm2 --sparsity 2:4 --data alpaca.json --calibration c4.jsonl \
 #     --calibration-samples 32 --calibration-length 512 --steps 40 --batch-size 8 --cutoff 256 --bf16 \
-#     --learning-rate 3e-2 --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 --out results/smollm2
+#     --learning-rate 3e-2 --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 --out results/real
 # ```
 #
 # Those are the settings of a measurement whose rows are part of this package: two CPU cores that were busy with other work too.
@@ -166,9 +167,9 @@ print("checked: in the rows SPP lies between pruned and dense, and has no fewer 
 # </details>
 #
 # How to read the two last columns. *Minutes* hold everything that the row names, so training with its merge takes about
-# what the third row has more than the second. *Peak* is the memory of the whole process. For the dense row and the trained
-# row it was taken with an allocator that was told to keep freed memory, so those two say more than is needed. Section 3 finds
-# out what is needed. The whole protocol is in `docs/results-smollm2.md`.
+# what the third row has more than the second. *Peak* is the memory of the whole process. Some rows, the dense one among them, were
+# measured with an allocator that was told to keep freed memory: there the peak is more than is needed. Section 3 finds out what
+# is needed. `docs/results-smollm2.md` holds the whole protocol, and says which rows these are.
 #
 # ## 3 · Will it fit? Estimate, then measure
 #
@@ -320,8 +321,8 @@ print("checked: estimate and measurement agree to a tenth, from 2 to 32 records"
 from spp_lite.teaching.labs.real import jobs
 
 models = ["SmolLM2-135M", "TinyLlama-1.1B", "Llama-3.2-1B", "LLaMA-2-7B"]
-needs = {(name, kind): jobs(CONFIGS[name], b) for name in models for kind, b in
-         {"float32": 4, "16 bits": 2}.items()}  # fmt: skip
+kinds = {"float32": 4, "16 bits": 2}
+needs = {(name, kind): jobs(CONFIGS[name], kinds[kind]) for name in models for kind in kinds}
 pd.DataFrame(needs).T.rename_axis(["GiB of tensors", "weights in"]).round(1)
 
 # %% tags=["we-checked"]
@@ -354,15 +355,17 @@ print("checked: up to 1B in float32 below 15 GiB; 7B in 16 bits below 23 GiB, bu
 # python -c "from spp_lite import load; from spp_lite.models import save
 # model, tokenizer = load('TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T', dtype='float32')
 # save(model, tokenizer, 'base')"
-# spp-lite prune --model base --sparsity 2:4 --method sparsegpt --calibration c4.jsonl --calibration-samples 128 --out pruned
-# spp-lite finetune --model pruned --data alpaca_data.json --output_dir adapter --max_steps 1000 --learning_rate 4e-3 \
-#     --per_device_train_batch_size 4 --gradient_accumulation_steps 4 --fp16 true --gradient_checkpointing true \
-#     --weight_decay 1e-3 --warmup_steps 0.03 --save_steps 200 --report_to none
+# spp-lite prune --model base --sparsity 2:4 --method sparsegpt \
+#     --calibration c4.jsonl --calibration-samples 128 --out pruned
+# spp-lite finetune --model pruned --data alpaca_data.json --output_dir adapter --max_steps 1000 \
+#     --learning_rate 4e-3 --per_device_train_batch_size 4 --gradient_accumulation_steps 4 \
+#     --fp16 true --gradient_checkpointing true --weight_decay 1e-3 --warmup_steps 0.03 \
+#     --save_steps 200 --report_to none
 # spp-lite merge --model pruned --adapter adapter --out merged
 # spp-lite evaluate --model merged --text wikitext2.jsonl --tasks paper --out scores.csv
 # ```
 #
-# For SmolLM2 leave out the first command and write `--model smollm2`. For **Llama-3.2-1B** write `meta-llama/Llama-3.2-1B`, accept
+# For SmolLM2 run `spp-lite fetch smollm2` instead of the first command, and write `--model smollm2`. For **Llama-3.2-1B** write `meta-llama/Llama-3.2-1B`, accept
 # its licence on the hub, log in once with `hf auth login`, and take 2 records at a time with 8 accumulation steps.
 #
 # **LLaMA-2-7B** needs a card of 24 GiB or more, with bfloat16, and about 25 GiB of main memory for `merge`. These are the settings of
@@ -372,10 +375,10 @@ print("checked: up to 1B in float32 below 15 GiB; 7B in 16 bits below 23 GiB, bu
 # ```bash
 # spp-lite prune --model meta-llama/Llama-2-7b-hf --sparsity 2:4 --method sparsegpt \
 #     --calibration c4.jsonl --calibration-samples 128 --calibration-length 2048 --out pruned
-# accelerate launch --num_processes 1 -m spp_lite finetune --model pruned --data alpaca_data.json --output_dir adapter \
-#     --r 16 --scaling 2.0 --cutoff 512 --train_on_inputs true --learning_rate 4e-3 --weight_decay 1e-3 \
-#     --warmup_steps 0.03 --num_train_epochs 3 --per_device_train_batch_size 8 --gradient_accumulation_steps 16 \
-#     --bf16 true --gradient_checkpointing true --save_steps 200 --seed 42
+# accelerate launch --num_processes 1 -m spp_lite finetune --model pruned --data alpaca_data.json \
+#     --output_dir adapter --r 16 --scaling 2.0 --cutoff 512 --train_on_inputs true --learning_rate 4e-3 \
+#     --weight_decay 1e-3 --warmup_steps 0.03 --num_train_epochs 3 --per_device_train_batch_size 8 \
+#     --gradient_accumulation_steps 16 --bf16 true --gradient_checkpointing true --save_steps 200 --seed 42
 # spp-lite merge --model pruned --adapter adapter --out merged
 # spp-lite evaluate --model merged --tasks paper --out scores.csv
 # ```
@@ -409,16 +412,17 @@ show(draw_fsdp(), alt=alt)
 # that traffic, for every block, in every step.
 #
 # **Ex 09c · core · difficulty ●●○ · importance ●●○ · ~10 min.** How many GPUs does FSDP need, at least? Try 1, 2, 4, … 64 in turn
-# and return the first number with which each GPU has room, or 0 if not even 64 are enough. `stays`, `block` (one block, whole),
-# `grows` and `card` are in GiB. What just fits, fits. A single GPU gathers nothing: the block is there already.
+# and return the first number with which each GPU has room, or 0 if not even 64 are enough. All four are in GiB: `staying` and
+# `growing` of the whole model and batch, one whole `block`, and a `card`. What just fits, fits. A single GPU gathers nothing, since
+# the block is there already.
 
 
 # %%
-def fewest_gpus(stays, block, grows, card):
+def fewest_gpus(staying, block, growing, card):
     # BEGIN SOLUTION
     for gpus in (1, 2, 4, 8, 16, 32, 64):
         gathered = block if gpus > 1 else 0
-        if (stays + grows) / gpus + gathered <= card:
+        if (staying + growing) / gpus + gathered <= card:
             return gpus
     return 0
     # END SOLUTION
@@ -476,8 +480,8 @@ guess_times.compare(f"{portions}: 8 records × {portions} portions × 4 GPUs = {
 # not run:
 #
 # ```bash
-# accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \
-#     -m spp_lite finetune --model pruned --data alpaca_data.json --output_dir adapter --max_steps 2 \
+# accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 \
+#     --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP -m spp_lite finetune --model pruned --data alpaca_data.json --output_dir adapter --max_steps 2 \
 #     --per_device_train_batch_size 8 --gradient_accumulation_steps 4 --bf16 true
 # ```
 #
@@ -523,7 +527,8 @@ print("checked: the freer pattern is ahead in every row and size; Wanda is ahead
 # nothing but themselves. To compare with Wanda's numbers, give the length yourself; the command takes at most 2,048:
 #
 # ```python
-# perplexity(model, tokenizer, read_texts("wikitext2.jsonl"), length=4096)  # read_texts is in spp_lite.recover.data
+# from spp_lite.recover.data import read_texts
+# perplexity(model, tokenizer, read_texts("wikitext2.jsonl"), length=4096)
 # ```
 #
 # **Ex 09d · stretch · difficulty ●●○ · importance ●●○ · ~8 min.** From every window we have its mean loss per token (in nats)
@@ -531,6 +536,9 @@ print("checked: the freer pattern is ahead in every row and size; Wanda is ahead
 
 
 # %%
+import math
+
+
 def joined_perplexity(losses, counts):
     # BEGIN SOLUTION
     total = sum(loss * count for loss, count in zip(losses, counts, strict=True))
@@ -539,8 +547,6 @@ def joined_perplexity(losses, counts):
 
 
 # %% tags=["check"]
-import math
-
 checks.ex_09d(joined_perplexity)
 
 # %% [markdown]
