@@ -398,7 +398,7 @@ print(f"with {len(gains)} pairs this share cannot be less than {2 / 2 ** len(gai
 # alone?
 
 # %%
-options = ["all", "some", "none"]
+options = ["all", "some", "nobody"]
 guess_few = Guess("At 50 %, which are ahead of the model that was left alone?", options)
 
 # %%
@@ -409,7 +409,7 @@ for name, gain in against_none.items():
     print(f"{name:12} minus none at {FEW}: {points(*gain):18} {verdict(*gain)}")
 ahead = [name for name, gain in against_none.items() if verdict(*gain) == "ahead"]
 behind = [name for name, gain in against_none.items() if verdict(*gain) == "behind"]
-guess_few.compare(f"ahead: {', '.join(ahead) or 'none'}; behind: {', '.join(behind) or 'none'}")
+guess_few.compare(f"ahead: {', '.join(ahead) or 'nobody'}; behind: {', '.join(behind) or 'nobody'}")
 
 # %% [markdown]
 # A method that is behind here has done harm: it cost more than it brought. So do not suppose that at few zeros all methods
@@ -424,15 +424,15 @@ for (sparsity, other), _ in rivals.groupby(["sparsity", "method"], sort=False):
 duels = pd.DataFrame(rows, columns=["sparsity", "against", "mean", "half", "SPP is"])
 verdicts = duels.pivot(index="against", columns="sparsity", values="SPP is")[sparsities]
 single = verdicts.index[verdicts.nunique(axis=1) == 1]
-print("rows with the same word at every sparsity:", ", ".join(single) or "none")
+print("rows with the same word at every sparsity:", ", ".join(single) or "no row")
 verdicts.rename_axis(index="SPP against")
 
 # %%
 for other, mine in duels.groupby("against", sort=False):
     where = {word: mine.loc[mine["SPP is"] == word, "sparsity"] for word in ("ahead", "behind")}
-    told = "; ".join(f"{word} at {', '.join(names) or 'none'}" for word, names in where.items())
+    told = [f"{word} at {', '.join(names) or 'no sparsity'}" for word, names in where.items()]
     undecided = int((mine["SPP is"] == "undecided").sum())
-    print(f"SPP against {other:12} {told}; undecided at {undecided} of {len(mine)}")
+    print(f"SPP against {other:12} {'; '.join(told)}; undecided at {undecided} of {len(mine)}")
 
 # %%
 from spp_lite.teaching import plot_paired
@@ -456,9 +456,10 @@ winners.set_index("sparsity")
 
 # %%
 print("highest mean:", winners["highest mean"].value_counts().to_dict())
-alone = winners[winners["not told apart from it"] == "none"]
+alone = winners[winners["not told apart from it"] == "nobody"]
 print("and told apart from all others at:", ", ".join(alone["sparsity"]) or "no sparsity")
-print(f"{len(duels)} intervals: if no method differed from SPP, {len(duels) / 20:.0f} would miss 0")
+missed = f"about {len(duels) / 20:.0f} would miss 0"
+print(f"{len(duels)} intervals: if nobody differed from SPP, {missed}")
 
 # %% tags=["we-checked"]
 from spp_lite.teaching import paired
@@ -534,7 +535,7 @@ title = f"Masked full trains the {survivors:,} survivors, SPP {ratio:.0%} as man
 show(plot_trained(at, trained, title), alt=title + ". Accuracy against trained numbers.")
 
 # %% [markdown]
-# Compare the points that stand side by side: they cost the same. The bars are intervals of single means, so for a verdict on two
+# Compare the points that stand side by side: they cost nearly the same. The bars are intervals of single means, so for a verdict on two
 # of these points go back to the pairs of section 4.
 #
 # ## 6 · Recompute a point
@@ -568,7 +569,8 @@ print("checked: the row comes out again, with as many parameters and every zero 
 # ## 7 · Lab: the results explorer
 #
 # **Predict:** how many seeds does it take until SPP wins against LoRA* at most sparsities? **Try** the menus and the slider
-# (mouse, or Tab and the arrow keys). Title and read-out count what paired differences tell apart.
+# (mouse, or Tab and the arrow keys). Title and read-out count what paired differences tell apart: "wins" means ahead, "loses"
+# means behind.
 
 # %% tags=["lab"]
 from spp_lite.teaching.labs.results import ResultsLab

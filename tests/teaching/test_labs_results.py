@@ -1,8 +1,9 @@
 """The results explorer reads out what the table says."""
 
 import pandas as pd
+import pytest
 
-from spp_lite.teaching.labs.results import ResultsLab
+from spp_lite.teaching.labs.results import ResultsLab, leaders, plot_trained
 
 
 def table():
@@ -25,6 +26,27 @@ def test_the_read_out_counts_what_paired_differences_tell_apart():
     assert "it wins at 0, loses at 0, and 3 are undecided" in one
     _, none = lab.render(pruner="magnitude", method="spp", other="none", metric="average", seeds=3)
     assert "no sparsity in common" in none
+
+
+def test_leaders_are_told_apart_by_pairs_and_dense_results_do_not_lead():
+    rows = [("none", seed, 0.8 + 0.1 * seed) for seed in range(3)]  # intervals overlap, pairs are clear
+    rows += [("spp", seed, 0.81 + 0.1 * seed + 0.001 * seed**2) for seed in range(3)]
+    rows += [("hira", seed, 0.79 + 0.1 * seed + 0.04 * (seed == 1)) for seed in range(3)]  # now above, now below
+    rows += [("lora", seed, 0.99) for seed in range(3)]
+    cell = pd.DataFrame(rows, columns=["method", "seed", "accuracy"]).assign(pruner="wanda", sparsity="50%")
+    (leader,) = leaders(cell).to_dict("records")
+    assert leader["highest mean"] == "spp" and leader["not told apart from it"] == "hira"
+    (leader,) = leaders(cell[cell["method"] != "hira"]).to_dict("records")
+    assert leader["not told apart from it"] == "nobody"
+
+
+def test_points_with_the_same_count_are_drawn_apart():
+    counts = {"spp": 1000, "none": 1000}
+    at = table()[lambda rows: rows["sparsity"] == "75%"]
+    (axes,) = plot_trained(at, counts, "title").axes
+    places = sorted(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1)
+    assert places[0] < 1000 < places[-1] and places[-1] / places[0] == pytest.approx(1.05)
+    assert axes.get_xscale() == "log"
 
 
 def test_every_state_works_and_a_move_is_quick(drive):

@@ -29,7 +29,7 @@ def leaders(table: pd.DataFrame) -> pd.DataFrame:
         means = here.groupby("method")["accuracy"].mean()
         found = paired(here, against=means.idxmax())
         level = found.loc[found["verdict"] == "undecided", "method"]
-        rows.append((sparsity, means.idxmax(), f"{means.max():.1%}", ", ".join(level) or "none"))
+        rows.append((sparsity, means.idxmax(), f"{means.max():.1%}", ", ".join(level) or "nobody"))
     return pd.DataFrame(rows, columns=["sparsity", "highest mean", "accuracy", "not told apart from it"])
 
 
