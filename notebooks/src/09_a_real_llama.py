@@ -388,7 +388,7 @@ print("checked: up to 1B in float32 below 15 GiB; 7B in 16 bits below 23 GiB, bu
 # | what | run by us? |
 # |---|---|
 # | the tiny model, all commands, CPU | yes: every notebook |
-# | SmolLM2-135M, float32 weights, bfloat16 training, CPU | yes: the rows of section 2 |
+# | SmolLM2-135M, float32 weights, bfloat16 training, CPU | yes: the rows of section 2, by `spp-lite sweep`; the four commands too, with one step |
 # | SmolLM2, TinyLlama, Llama-3.2-1B on a T4, `--fp16 true` | no |
 # | LLaMA-2-7B and 13B | no: only counted from their shapes |
 # | several GPUs, data parallel or FSDP | no |
