@@ -13,10 +13,6 @@ import spp_lite
 
 SOURCES = build.sources()
 IDS = [source.stem for source in SOURCES]
-# the notebooks in which readers build first and go on with what they built
-BUILT = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09")
-NEW = [source for source in SOURCES if source.stem[:2] in BUILT]
-OLD = [source for source in SOURCES if source not in NEW]
 EXERCISE = r"\*\*Ex {number}([a-z]) · {kind} · difficulty [●○]{{3}} · importance [●○]{{3}} · ~\d+ min\.\*\*"
 
 
@@ -63,7 +59,7 @@ def code_of(cell):
     return cell.source if cell.cell_type == "code" else ""
 
 
-@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_readers_write_what_the_notebook_then_runs(source):
     text, number = prose(source), source.stem[:2]
     core, stretch = (re.findall(EXERCISE.format(number=number, kind=kind), text) for kind in ("core", "stretch"))
@@ -82,7 +78,7 @@ def test_readers_write_what_the_notebook_then_runs(source):
     assert all(blanks.count(f"<summary>Hint {n}</summary>") == asked for n in (1, 2))
 
 
-@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_no_answer_stands_before_its_blank(source):
     complete, blanks = (build.edition(source, exercises=way).cells for way in (False, True))
     solved = [cell for cell in complete if cell.cell_type == "code" and "BEGIN" not in cell.source]
@@ -105,7 +101,7 @@ def tags(cell):
     return cell.metadata.get("tags", [])
 
 
-@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_predictions_are_kept_and_answered(source):
     text = prose(source)
     code = "\n".join(cell.source for cell in cells(source, "code"))
@@ -120,7 +116,7 @@ def test_predictions_are_kept_and_answered(source):
         assert "(1)" in lab and "(2)" in lab and "<summary>Answers</summary>" in lab.split("\n## ")[0]
 
 
-@pytest.mark.parametrize("source", NEW, ids=[source.stem for source in NEW])
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_cells_are_short_and_our_own_checks_are_folded(source):
     for cell in cells(source, "code"):
         narrow = "setup" in tags(cell) or all(len(line) <= 100 for line in lines(cell))
@@ -129,23 +125,6 @@ def test_cells_are_short_and_our_own_checks_are_folded(source):
             assert {"we-checked", "check", "setup"} & {*tags(cell)}, cell.source
         if "we-checked" in tags(cell):
             assert cell.metadata["jupyter"]["source_hidden"] and "checked: " in lines(cell)[-1]
-
-
-@pytest.mark.parametrize("source", OLD, ids=[source.stem for source in OLD])
-def test_exercises_have_check_hints_and_solution(source):
-    text, number = prose(source), source.stem[:2]
-    core = re.findall(rf"\*\*Ex {number}([a-z]) · core · difficulty [●○]{{3}} · ~\d+ min\.\*\*", text)
-    assert len(core) >= 2 and core == [chr(97 + i) for i in range(len(core))]
-    assert re.search(r"\*\*Stretch · difficulty [●○]{3} · ~\d+ min\.\*\*", text)
-    checks = "\n".join(cell.source for cell in cells(source, "code", "check"))
-    assert all(f"checks.ex_{number}{letter}(" in checks for letter in core)
-    goals = text.split("**Goals**")[1].split("**Time**")[0]
-    assert all(f"Ex {number}{letter}" in goals for letter in core), "a goal is tied to every exercise"
-    blanks = build.edition(source, exercises=True)
-    joined = "\n".join(cell.source for cell in blanks.cells)
-    assert joined.count("# your turn") == joined.count("<summary>Solution</summary>") == len(core)
-    for hint in ("Hint 1", "Hint 2"):
-        assert joined.count(f"<summary>{hint}</summary>") == len(core)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=IDS)
