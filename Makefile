@@ -42,11 +42,14 @@ check: $(VENV)/all  ## lint and format check, in seconds
 notebooks: $(VENV)/all  ## build and execute the notebooks from notebooks/src
 	$(BIN)/python notebooks/build.py
 
+slides: $(VENV)/all  ## build the workshop's slides and cheat sheet as HTML that needs no network: workshop/html
+	$(BIN)/python workshop/build.py
+
 wheel: $(VENV)/all  ## build the wheel, which carries the embedded model and data
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) dist results
+	rm -rf $(VENV) dist results workshop/html
 
 $(VENV)/run: $(SOURCES)
 	@echo "Installing into $(VENV) (two to three minutes) ..."

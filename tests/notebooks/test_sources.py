@@ -1,6 +1,7 @@
 """Every notebook has the shape that readers rely on."""
 
 import ast
+import importlib.util
 import itertools
 import re
 import subprocess
@@ -237,3 +238,16 @@ def test_no_syllabus_uses_what_it_skipped(length, parts):
 def test_a_path_that_skips_a_definition_is_seen():
     with pytest.raises(AssertionError, match="Undefined name"):
         test_no_syllabus_uses_what_it_skipped(90, [("08", ["1", "4"])])
+
+
+def test_the_slides_and_the_cheat_sheet_need_no_network(tmp_path):
+    place = build.HERE.parent / "workshop" / "build.py"
+    spec = importlib.util.spec_from_file_location("workshop_build", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    slides, sheet = (path.read_text() for path in module.main(tmp_path))
+    asked = len(module.FIGURE.findall((place.parent / "slides.md").read_text()))
+    assert asked >= 8 and slides.count('<img src="data:image/png;base64,') == asked == slides.count(' alt="')
+    assert slides.count("<section>") >= 12 and "<table>" in sheet and "W ⊙ (1 + s R(α) β)" in sheet
+    for text in (slides, sheet):
+        assert not re.search(r'(?:src|href)="(?!data:)', text) and "figure-" not in text
