@@ -6,6 +6,7 @@ Screenshots are kept in results/browser. Skipped, with the reason, where there i
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "results" / "browser"
 NOTEBOOKS = [path for n in ("00", "01", "05", "08") for path in sorted((ROOT / "notebooks").glob(f"{n}_*.ipynb"))]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ERROR = re.compile(r"^\w*Error\b.*: ", re.M)  # the last line of a traceback, long or minimal
 PATIENCE = 30 * 60_000  # ms: a stalling machine fails no test
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
@@ -78,7 +80,7 @@ def test_a_reader_runs_a_notebook_and_plays_with_its_lab(lab, browser, path):
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=PATIENCE)
     run_all(page)
     play(page, path.stem)
-    failed = page.locator(".jp-CodeCell .jp-OutputArea", has_text="Traceback (most recent call last)")
+    failed = page.locator(".jp-CodeCell .jp-OutputArea-output[data-mime-type$='jupyter.stderr']", has_text=ERROR)
     assert failed.count() == 1, failed.all_inner_texts()  # the cell that is broken on purpose
     page.close()
 
