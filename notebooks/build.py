@@ -5,8 +5,9 @@
 
 In a source, `# BEGIN SOLUTION … # END SOLUTION` encloses what the reader writes; a markdown cell tagged "solution" is
 filled with the folded solution in the exercise edition and left out of the complete one; code cells tagged "check"
-may fail in the exercise edition, code cells tagged "we-checked" are folded. `{{minutes}}` is counted from the text, and every section's heading gets the
-minute at which it starts; `{{seconds}}`, `{{badge}}` and `{{setup}}` are filled from budgets.json and pyproject.toml.
+may fail in the exercise edition, code cells tagged "we-checked" are folded. `{{minutes}}` is counted from the text, and
+every section's heading gets the minute at which it starts; `{{seconds}}`, `{{badge}}` and `{{setup}}` are filled from
+budgets.json and pyproject.toml.
 """
 
 import hashlib

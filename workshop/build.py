@@ -4,6 +4,7 @@ A slide starts at every heading. `![05/1](…)` is the first figure of notebook 
 for those who cannot see it; so the slides show what the notebooks show.
 """
 
+import functools
 import html
 import re
 from pathlib import Path
@@ -34,6 +35,7 @@ addEventListener("keydown", event => {
 """
 
 
+@functools.cache
 def figures(number: str) -> list[tuple[str, str]]:
     """(base64 of the PNG, its text) of every figure that a notebook shows."""
     (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")

@@ -37,17 +37,26 @@ def add(parser) -> None:
 
 
 def run(options) -> None:
-    """A sweep for each number of steps; of several, accuracy against steps."""
+    """A sweep for each number of steps, of one recipe that is read once; of several, accuracy against steps."""
+    from dataclasses import replace
+
     import pandas as pd
 
     from ..experiment.panels import plot_budgets
     from ..experiment.report import SCORES
 
-    options.steps = sorted(set(options.steps))
-    if len(options.steps) == 1:
-        _sweep(options, options.steps[0], options.out)
+    plan, budgets = _plan(options), sorted(set(options.steps))
+    options.steps, options.calibration_samples = budgets[0], 3 * options.calibration_samples
+    recipe = _recipe(options)
+    recipe = replace(recipe, draws=-(-len(recipe.calibration) // 3))  # every run its own third
+    recipes = recipe, _held_out(recipe, options)
+    tables = []
+    for steps in budgets:
+        of_budget = [replace(one, training=one.training | {"max_steps": steps}) for one in recipes]
+        out = options.out / f"{steps}-steps" if len(budgets) > 1 else options.out
+        tables.append(_sweep(plan, *of_budget, options, out))
+    if len(budgets) == 1:
         return
-    tables = [_sweep(options, steps, options.out / f"{steps}-steps") for steps in options.steps]
     table = pd.concat(tables)
     score = next(name for name in SCORES if name in table)
     for pruner in filter("dense".__ne__, table["pruner"].unique()):
@@ -56,32 +65,19 @@ def run(options) -> None:
         print(f"wrote {path}")
 
 
-def _sweep(options, steps: int, out: Path):
+def _sweep(plan, recipe, chosen_by, options, out: Path):
     """Choose a rate per method, do the runs that the table lacks, print its cells, draw it; returns the table."""
-    from copy import copy
-    from dataclasses import replace
-
     from ..experiment.table import grid
 
-    options = copy(options)
-    options.steps, options.out = steps, out
-    plan = _plan(options)
-    options.calibration_samples *= 3
-    recipe = _recipe(options)
-    recipe = replace(recipe, draws=-(-len(recipe.calibration) // 3))  # every run its own third
     say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
-    rates = _rates(
-        _held_out(recipe, options),
-        list(dict.fromkeys(method for methods, _, _ in plan for method in methods)),
-        options,
-        say,
-    )
+    named = dict.fromkeys(method for methods, _, _ in plan for method in methods)
+    rates = _rates(chosen_by, list(named), options, out, say)
     cells = [(methods, pruners, sparsity) for methods, pruners, sparsities in plan for sparsity in sparsities]
     seeds = 1 if options.quick else options.seeds
     runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]
     runs = sorted(runs, key=lambda run: run.seed)
-    table = _without_superseded(_table(recipe, runs, options.out / "sweep.csv", options.jobs, say), runs)
-    _report(table, options.out, tiny=recipe.tasks == "tiny")
+    table = _without_superseded(_table(recipe, runs, out / "sweep.csv", options.jobs, say), runs)
+    _report(table, out, tiny=recipe.tasks == "tiny")
     return table
 
 
@@ -119,7 +115,7 @@ def _plan(options) -> list[tuple]:
     return plan
 
 
-def _rates(recipe, methods: list[str], options, say):
+def _rates(recipe, methods: list[str], options, out: Path, say):
     """A function: sparsity → {method: learning rate}, of the file that is named, of the embedded one, or chosen now."""
     from ..experiment.recipe import trains
     from ..experiment.statistics import by_sparsity
@@ -128,7 +124,7 @@ def _rates(recipe, methods: list[str], options, say):
 
     if not any(map(trains, methods)):
         return lambda sparsity: {}
-    path = options.rates or (embedded("results", "rates.csv") if options.quick else options.out / "rates.csv")
+    path = options.rates or (embedded("results", "rates.csv") if options.quick else out / "rates.csv")
     if options.rates or options.quick:
         table = read_table(path, key=("method", "lr"))
         if other := differences(table, recipe.identity(load(recipe.model)[0])):

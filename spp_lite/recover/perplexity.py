@@ -61,7 +61,8 @@ def perplexity(
 def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progress: bool = False) -> float:
     """Mean negative log-likelihood (nats) per token of the responses of Alpaca records; exp of it is their perplexity.
 
-    records: as they are, or as tokenize_records() gives them. cutoff: as in finetune(). Raises ValueError when no record fits it, or the loss is not finite.
+    records: as they are, or as tokenize_records() gives them. cutoff: as in finetune(). Raises ValueError when no record
+    fits it, or the loss is not finite.
     """
     total, count = 0.0, 0
     rows = records if "labels" in records.column_names else tokenize_records(records, tokenizer, cutoff=cutoff)

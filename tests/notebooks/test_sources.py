@@ -1,6 +1,7 @@
 """Every notebook has the shape that readers rely on."""
 
 import ast
+import functools
 import importlib.util
 import itertools
 import re
@@ -17,9 +18,13 @@ IDS = [source.stem for source in SOURCES]
 EXERCISE = r"\*\*Ex {number}([a-z]) · {kind} · difficulty [●○]{{3}} · importance [●○]{{3}} · ~\d+ min\.\*\*"
 
 
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
 def cells(source, kind, tag=None):
     found = [cell for cell in build.edition(source, exercises=False).cells if cell.cell_type == kind]
-    return [cell for cell in found if tag is None or tag in cell.metadata.get("tags", [])]
+    return [cell for cell in found if tag is None or tag in tags(cell)]
 
 
 def prose(source):
@@ -98,10 +103,6 @@ def squeeze(text):
     return re.sub(r"\s+", "", text)
 
 
-def tags(cell):
-    return cell.metadata.get("tags", [])
-
-
 @pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_predictions_are_kept_and_answered(source):
     text = prose(source)
@@ -152,7 +153,7 @@ def test_the_folded_solution_filled_in_is_the_complete_edition(source):
     solutions = [
         re.search(r"```python\n(.*?)\n```", cell.source, re.S)[1]
         for cell in build.edition(source, exercises=True).cells
-        if "solution" in cell.metadata.get("tags", [])
+        if "solution" in tags(cell)
     ]
     code = [cell.source for cell in cells(source, "code")]
     assert all(solution in code for solution in solutions)
@@ -178,6 +179,7 @@ def test_a_notebook_imports_public_names_or_teaching_and_those_before_torch(sour
 SECTION = re.compile(r"^## (?:(\d+) · )?.* · minute (\d+)$", re.M)
 
 
+@functools.cache
 def sections(source):
     """Number → (minutes, code cells) of a notebook's numbered sections; "0": the set-up cell."""
     found, ends, at = {"0": (0, [])}, [], "0"
@@ -207,8 +209,8 @@ def syllabi():
 
 def test_the_syllabi_add_up_and_leave_room_for_breaks():
     assert [length for length, _, _ in syllabi()] == [90, 180, 480]
+    found = {source.stem[:2]: sections(source) for source in SOURCES}
     for length, parts, total in syllabi():
-        found = {source.stem[:2]: sections(source) for source in SOURCES}
         assert sum(found[notebook][number][0] for notebook, numbers in parts for number in numbers) == total
         assert total <= 0.9 * length
 

@@ -59,16 +59,12 @@ def ex_09b(function: Callable) -> None:
         compare("Ex 09b", found, right, reasons, case=case)
 
 
-def _library_fewest(stays: float, block: float, grows: float, card: float) -> int:
-    for gpus in (1, 2, 4, 8, 16, 32, 64):
-        gathered = block if gpus > 1 else 0
-        if stays / gpus + gathered + grows / gpus <= card:
-            return gpus
-    return 0
-
-
 def _fewest(room: Callable[[int], float], card: float) -> int:
     return next((gpus for gpus in (1, 2, 4, 8, 16, 32, 64) if room(gpus) <= card), 0)
+
+
+def _library_fewest(stays: float, block: float, grows: float, card: float) -> int:
+    return _fewest(lambda gpus: stays / gpus + block * (gpus > 1) + grows / gpus, card)
 
 
 @check(library=_library_fewest)
