@@ -521,14 +521,14 @@ show(figure, alt=title + ". Accuracy of each family, a bar per method.")
 #
 # Cost is part of a score, too. SPP trains $r \cdot \mathrm{in} + \mathrm{out}$ numbers for a weight. Masked full fine-tuning is
 # handed every weight, but the gradients of the zeros are masked, so it changes only the **survivors**: at 75 % zeros a quarter
-# of the weights. We count those, and count for the other methods what the table says.
+# of the weights. The table counts what each method trains.
 
 # %%
 from spp_lite.teaching.labs.results import plot_trained
 
 trained = at.groupby("method")["parameters"].first().astype(int)
-survivors = round((1 - at["zeros_before"].mean()) * weights)
-trained = {**trained[trained > 0].to_dict(), "masked-full": survivors}
+trained = trained[trained > 0].to_dict()
+survivors = trained["masked-full"]
 ratio = trained["spp"] / survivors
 print(f"masked-full: {survivors:,} survivors of {weights:,} weights; SPP {ratio:.0%} as many")
 title = f"Masked full trains the {survivors:,} survivors, SPP {ratio:.0%} as many numbers"

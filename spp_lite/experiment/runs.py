@@ -87,7 +87,7 @@ def score(recipe: Recipe, model, tokenizer) -> dict:
 
 
 def do_run(recipe: Recipe, run: Run) -> dict:
-    """One row: the run, parameters, seconds, peak memory, zeros before and after, scores, versions, the model's
+    """One row: the run, parameters (what is trained: of masked-full the survivors), seconds, peak memory, zeros before and after, scores, versions, the model's
     fingerprint. A run that fails has its error, no score, and what was known until then."""
     start = time.perf_counter()
     reset_peak_memory()
@@ -118,7 +118,8 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
     found["zeros_before"] = zeros(model)
 
     def train(trainable) -> None:
-        found["parameters"] = sum(p.numel() for p in trainable.parameters() if p.requires_grad)
+        trained = [weight for weight in trainable.parameters() if weight.requires_grad]
+        found["parameters"] = sum(int(w.count_nonzero()) if method == "masked-full" else w.numel() for w in trained)
         training = {**recipe.training, "learning_rate": run.lr, "seed": run.seed, "progress": False}
         if "norms" not in extras:
             training.pop("norm_learning_rate", None)
