@@ -30,9 +30,13 @@ def __dir__() -> list[str]:
 
 
 if not {"-h", "--help"} & set(sys.argv):
-    import torch
+    try:
+        import torch
 
-    from . import adapter as adapter  # registers SPP with PEFT
+        from . import adapter as adapter  # registers SPP with PEFT
 
-    if "SPP_THREADS" in os.environ:  # the one place that sets threads
-        torch.set_num_threads(int(os.environ["SPP_THREADS"]))
+        if "SPP_THREADS" in os.environ:  # the one place that sets threads
+            torch.set_num_threads(int(os.environ["SPP_THREADS"]))
+    except Exception:
+        if sys.argv[1:2] != ["doctor"]:  # which says what is broken
+            raise

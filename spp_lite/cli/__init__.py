@@ -7,6 +7,7 @@ status 2; anything else is a bug, and says so (1). A file has add(parser), which
 import argparse
 import sys
 import warnings
+from contextlib import suppress
 from importlib import import_module
 
 COMMANDS = {
@@ -17,6 +18,7 @@ COMMANDS = {
     "merge": "fold an adapter into its pruned model, prove every zero, save it",
     "evaluate": "lm-eval tasks and perplexity",
     "sweep": "the grid method × sparsity × seed → one table and its figures; resumes",
+    "doctor": "what is installed, what this machine has, and what to fix: one block to paste into a report",
 }
 
 
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
     _quieten()
     try:
-        import_module(f".{options.command}", __name__).run(options)
+        return import_module(f".{options.command}", __name__).run(options) or 0
     except KeyboardInterrupt:
         print(f"spp-lite {options.command}: stopped", file=sys.stderr)
         return 130
@@ -41,7 +43,6 @@ def main(argv: list[str] | None = None) -> int:
         if options.debug:
             raise
         return _say(options.command, error)
-    return 0
 
 
 def _quieten() -> None:
@@ -49,11 +50,12 @@ def _quieten() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if not sys.stderr.isatty():
-        import datasets
-        import transformers
+        with suppress(ImportError):  # the doctor runs where they are broken
+            import datasets
+            import transformers
 
-        datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()
+            datasets.disable_progress_bars()
+            transformers.utils.logging.disable_progress_bar()
 
 
 def _say(command: str, error: Exception) -> int:
@@ -65,7 +67,7 @@ def _say(command: str, error: Exception) -> int:
     elif not isinstance(error, ValueError | OSError):
         print(
             f"spp-lite {command}: {type(error).__name__}: {text[:300]}\nThis is a bug in spp_lite, not in your input: "
-            "please report the command and what it prints with --debug added.",
+            "please report the command, what it prints with --debug added, and what `spp-lite doctor` prints.",
             file=sys.stderr,
         )
         return 1

@@ -3,7 +3,9 @@
 Knows models, adapters and rows of tokens. Trains nothing.
 """
 
+import functools
 import math
+import time
 import warnings
 
 import torch
@@ -18,6 +20,7 @@ from ..pruning.blocks import context, zeros
 from ..pruning.sparsity import measure
 from .data import IGNORED
 
+SLOW = 3.0  # bfloat16_slowdown() from which on a CPU emulates bfloat16
 MANY = 0.05  # share of zeros from which on a weight was pruned
 
 
@@ -53,6 +56,29 @@ def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
         kind = str(trained[coarse[0]].dtype).removeprefix("torch.")
         way = "load(dtype=torch.float32), and finetune(bf16=True) for speed"
         _warn(f"{len(coarse)} trained tensors are {kind}, {coarse[0]} among them, which rounds small steps away: {way}")
+
+
+def check_bfloat16(args: TrainingArguments) -> None:
+    """Warn where bfloat16 is asked of a CPU that emulates it: a step then takes longer by far, not half as long."""
+    if args.bf16 and args.device.type == "cpu" and (times := bfloat16_slowdown()) > SLOW:
+        slow = f"a matrix product takes {times:.0f} times as long as in float32"
+        _warn(f"this CPU emulates bfloat16 ({slow}): train without bf16")
+
+
+@functools.cache
+def bfloat16_slowdown() -> float:
+    """How many times as long this CPU takes for a product of two 256 × 256 matrices in bfloat16 as in float32.
+
+    About 1 or less where it computes bfloat16 (AVX512-BF16, AMX); many where that is emulated. Measured once, in 0.1 s.
+    """
+    best = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix, best[dtype] = torch.ones(256, 256, dtype=dtype), float("inf")
+        for _ in range(4):
+            start = time.perf_counter()
+            torch.mm(matrix, matrix)
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    return best[torch.bfloat16] / best[torch.float32]
 
 
 def check_teacher(teacher: nn.Module, model: nn.Module, args: TrainingArguments) -> None:

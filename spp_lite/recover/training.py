@@ -28,7 +28,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..adapter import norm_weights
 from .checkpoints import Note, whole_checkpoint
-from .checks import check_rows, check_teacher, check_trainable
+from .checks import check_bfloat16, check_rows, check_teacher, check_trainable
 from .data import tokenize_records
 
 LOGITS = 2**26  # values: a quarter GiB in float32, of which loss and backward make a few copies
@@ -72,6 +72,7 @@ def finetune(
             )
         if teacher is not None:
             check_teacher(teacher, model, args)
+        check_bfloat16(args)
         note = Note(model, rows, args, teacher, norm_learning_rate)
         made = {"train_dataset": rows, "data_collator": DataCollatorForSeq2Seq(tokenizer, padding=True)}
         callbacks = [*(callbacks or []), note]

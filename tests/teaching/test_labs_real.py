@@ -164,5 +164,5 @@ def test_every_command_of_the_notebook_has_options_that_exist(command):
         _settings(options)
 
 
-def test_the_notebook_shows_all_commands_but_the_sweep():
-    assert {command.split()[0] for command in commands()} == set(COMMANDS) - {"sweep"}
+def test_the_notebook_shows_all_commands_but_the_sweep_and_the_doctor():
+    assert {command.split()[0] for command in commands()} == set(COMMANDS) - {"sweep", "doctor"}
