@@ -11,8 +11,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch loa
 
 _HOMES = {
     "Sparsity": "pruning", "SppConfig": "adapter", "evaluate": "recover.evaluation", "finetune": "recover.training",
-    "load": "models", "load_alpaca": "recover.data", "merge": "adapter", "perplexity": "recover.perplexity",
-    "prune": "pruning", "to_hira": "adapter",
+    "load": "models", "load_alpaca": "recover.data", "load_sparse": "models", "merge": "adapter",
+    "perplexity": "recover.perplexity", "prune": "pruning", "save_sparse": "packed", "to_hira": "adapter",
+    "to_sparse": "inference",
 }  # fmt: skip
 __all__ = list(_HOMES)
 

@@ -9,9 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .convert import PACKAGED, converted, packaged_folder
+from .packed import packed_files, read_packed
 from .storage import (
     cache_folder,
     embedded,
@@ -44,6 +52,7 @@ def load(
     name: "tiny" (embedded), "smollm2" (after `spp-lite fetch smollm2`), a folder, a GGUF file (converted once, into the
     cache) or a hub id; None: $SPP_MODEL, else "tiny". dtype: None is float32 on a CPU and
     the type of the files on a GPU. device_map: as in transformers; None puts the model on the GPU where there is one.
+    A folder that save_sparse wrote is read, too.
     Raises ValueError for a folder that is no model, whose weights are cut off, missing or of other shapes, that has no
     tokenizer, and when the hub cannot be reached.
     """
@@ -53,7 +62,7 @@ def load(
     dtype = ("auto" if device == "cuda" else torch.float32) if dtype is None else dtype
     settings = {"dtype": dtype, "device_map": device_map, "use_safetensors": True, "output_loading_info": True}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(source, **settings)
+        model, found = _from_pretrained(source, settings)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of safetensors, of the operating system, of configs: transformers lets all of them out
@@ -76,6 +85,37 @@ def load(
         )
         tokenizer.pad_token = spare
     return model.eval(), tokenizer
+
+
+def load_sparse(
+    folder: str | Path, *, dtype: torch.dtype | str = "auto", device_map=None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The dense model that save_sparse wrote, bit for bit, in eval mode, and its tokenizer.
+
+    dtype: "auto" is the type of the files. Otherwise, and in its errors, as load(); ValueError for another layout.
+    """
+    path = Path(folder).expanduser()
+    if path.is_dir() and not packed_files(path):
+        raise ValueError(f"{path} holds no *.sparse.safetensors, which save_sparse writes: take load()")
+    return load(path, dtype=dtype, device_map=device_map)
+
+
+def _from_pretrained(source: str, settings: dict):
+    """transformers' from_pretrained, which is handed the tensors where they lie in save_sparse's layout."""
+    if _is_whole(Path(source)) or not packed_files(source):
+        return AutoModelForCausalLM.from_pretrained(source, **settings)
+    config = AutoConfig.from_pretrained(source)
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(config))
+    model, found = kind.from_pretrained(None, config=config, state_dict=read_packed(source), **settings)
+    if (Path(source) / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(source)
+    return model, found
+
+
+def _is_whole(path: Path) -> bool:
+    """Does the folder hold weights in transformers' own layout?"""
+    return any((path / file).is_file() for file in WEIGHTS)
 
 
 def _first_line(error: Exception) -> str:
@@ -105,7 +145,7 @@ def resolve(name: str | Path | None = None) -> str:
         raise ValueError(f"{path} holds an adapter: name the pruned model's own folder, the adapter with --adapter")
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a model: it has no config.json")
-    if not any((path / file).is_file() for file in WEIGHTS):
+    if not _is_whole(path) and not packed_files(path):
         other = next((file.name for file in path.glob("*.safetensors")), None)
         why = f"its {other} is in another layout" if other else "pickled weights are not loaded"
         raise ValueError(f"{path} has no {WEIGHTS[0]} ({why}): convert it to transformers' format first")

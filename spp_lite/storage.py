@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,15 +79,24 @@ def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence 
     return folder
 
 
+def is_dense(weight: torch.Tensor) -> bool:
+    """Does it hold every entry, zeros too? What to_sparse() made does not."""
+    return weight.layout is torch.strided and not isinstance(weight, torch.sparse.SparseSemiStructuredTensor)
+
+
 def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path, *, card: str = ""
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: str | Path,
+    *,
+    card: str = "",
+    finish: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a model (and tokenizer) to `folder` whole or not at all: the old one stays until the new is complete.
 
-    card: text of a README.md beside them.
+    card: text of a README.md beside them. finish: called with the new folder before it takes the old one's place.
     """
-    if getattr(model, "peft_config", None) is not None:
-        raise ValueError("the model carries an adapter: merge() it first, or save the adapter with save_pretrained()")
+    _check_plain(model)
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     folder = require_writable(folder, model=True, size=size)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +110,8 @@ def save(
             (new / "README.md").write_text(card, encoding="utf-8")
         elif (folder / "README.md").is_file() and not (folder / "config.json").exists():
             shutil.copy(folder / "README.md", new)  # somebody's own
+        if finish is not None:
+            finish(new)
         if mount:
             _replace_files(new, folder)
             return folder
@@ -113,6 +124,13 @@ def save(
                 old.rename(folder)
             raise
     return folder
+
+
+def _check_plain(model: PreTrainedModel) -> None:
+    if getattr(model, "peft_config", None) is not None:
+        raise ValueError("the model carries an adapter: merge() it first, or save the adapter with save_pretrained()")
+    if sparse := next((name for name, value in model.named_parameters() if not is_dense(value)), None):
+        raise ValueError(f"{sparse} is in a form for inference: save the model before to_sparse(), or load it again")
 
 
 def _replace_files(new: Path, folder: Path) -> None:

@@ -8,7 +8,12 @@ from .cli_runs import add_model
 def add(parser) -> None:
     """The options of `spp-lite merge`."""
     add_model(parser)
-    parser.add_argument("--adapter", required=True, help="folder that finetune wrote")
+    parser.add_argument(
+        "--adapter", help="folder that finetune wrote; without one, --dense or --sparse rewrites the model"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--dense", action="store_true", help="write a plain model folder (the default with an adapter)")
+    form.add_argument("--sparse", action="store_true", help="write mask bits and kept values: half the size at 2:4")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
 
 
@@ -17,14 +22,22 @@ def run(options) -> None:
     from .. import load, merge
     from ..adapter import load_adapter
     from ..models import model_name, require_writable, save
+    from ..packed import save_sparse
 
+    if not (options.adapter or options.dense or options.sparse):
+        raise ValueError("nothing to merge: name the --adapter, or rewrite the model alone with --dense or --sparse")
+    write = save_sparse if options.sparse else save
     folder = require_writable(options.out, model=True, keep=(model_name(options.model), options.adapter))
+    if not options.adapter:
+        model, tokenizer = load(options.model, dtype="auto")  # the type of the files: bit for bit
+        print(f"wrote the model to {write(model, tokenizer, folder)}")
+        return
     model, tokenizer = load(options.model)
     adapted = load_adapter(model, options.adapter)
     config = adapted.active_peft_config
     merged, report = merge(adapted)
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
-    print(f"wrote the merged model to {save(merged, tokenizer, folder, card=_card(options, config, report))}")
+    print(f"wrote the merged model to {write(merged, tokenizer, folder, card=_card(options, config, report))}")
 
 
 def _card(options, config, report) -> str:

@@ -124,7 +124,7 @@ class _Run:
         self.bar.set_postfix_str(names[0])
         start, weights = time.perf_counter(), [_weight(self.linears[name]) for name in names]
         for name, old, new in zip(names, weights, self.pruned(names, weights, found), strict=True):
-            new = new.to(old.dtype)
+            new = new.to(old.dtype) + 0  # -0.0, which a product leaves, becomes 0.0: only those need no room on disk
             self.before += old.numel() - int(old.count_nonzero())
             error = _output_error(old, new, found)
             _write(name, self.linears[name], new)

@@ -304,3 +304,10 @@ def test_blocks_are_found_by_what_they_are():
     for family in FAMILIES:
         name, blocks = decoder_blocks(build(family))
         assert len(blocks) == 3 and name.endswith("layers")
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+def test_pruned_weights_hold_no_negative_zero(method):
+    model = build()
+    prune(model, IDS, "2:4", method=method, progress=False)
+    assert not any(bool((one.weight.signbit() & (one.weight == 0)).any()) for one in block_linears(model).values())
