@@ -12,7 +12,7 @@ SOURCES := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 export OMP_WAIT_POLICY ?= passive  # spp_lite/__init__.py says why
 
-.PHONY: help demo real test quick lab check notebooks wheel clean
+.PHONY: help demo real test quick lab check notebooks slides wheel offline clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,6 +47,9 @@ slides: $(VENV)/all  ## build the workshop's slides and cheat sheet as HTML that
 
 wheel: $(VENV)/all  ## build the wheel, which carries the embedded model and data
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+offline: $(VENV)/run  ## build dist/offline: wheels, notebooks and data, to install where there is no network
+	$(BIN)/python workshop/offline.py
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) dist results workshop/html
