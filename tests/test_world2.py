@@ -1,0 +1,79 @@
+"""World 2, in work: its draws count their entropy, its windows are whole, its records tell no fact that a test asks."""
+
+import math
+import random
+from collections import Counter
+
+import pytest
+import torch
+
+from data.build.world import World
+from data.world2.corpus import KIND, document, records
+from data.world2.draw import Draw
+from data.world2.families import FAMILIES, items
+from data.world2.pretrain import WINDOW, Muon, batches, window
+from spp_lite.models import load_tokenizer, resolve
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(0)
+
+
+def test_the_entropy_is_that_of_the_draws(world):
+    """Counted in two ways: what Draw adds up, and how often each of few texts comes."""
+    counts, nats = Counter(), 0.0
+    for seed in range(4000):
+        draw = Draw(seed)
+        name = draw.weighted({"a": 3, "b": 1})
+        counts[(name, *draw.sample("xyz", 2), draw.chance(0.25)) if name == "a" else (name,)] += 1
+        nats += draw.nats
+    found = -sum(n / 4000 * math.log(n / 4000) for n in counts.values())
+    assert nats / 4000 == pytest.approx(found, rel=0.03)
+
+
+def test_the_same_seed_draws_the_same_texts(world):
+    once, again = ([document(world, draw) for _ in range(50)] for draw in (Draw(1), Draw(1)))
+    assert once == again and len(set(once)) > 45
+
+
+def test_no_record_tells_a_fact_that_a_test_asks(world):
+    told = {word for made in records(world, "open", 0, 800) for word in " ".join(made.values()).split()}
+    assert len(told) > 600
+    for family in ("hellaswag", "openbookqa"):
+        for row in items(world, family, "test", 60, 0):
+            (subject,) = {word.strip("?.") for word in row["query"].split()} & {*world.people, *world.things}
+            relation = {"hellaswag": "instrument", "openbookqa": "use"}[family]
+            assert (
+                world.split[subject, relation] == "test"
+                and row["choices"][row["label"]] == world.facts[subject, relation]
+            )
+    for made in records(world, "open", 0, 800):
+        for (subject, relation), value in world.facts.items():
+            if world.split[subject, relation] == "test" and relation in ("instrument", "use"):
+                words = " ".join(made.values()).replace("?", " ").replace(".", " ").split()
+                assert not (subject in words and value in words)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_items_have_one_right_answer_among_their_choices(world, family):
+    rows = items(world, family, "validation", 40, 0)
+    assert len(rows) == 40 and all(len(set(row["choices"])) == len(row["choices"]) for row in rows)
+    assert len({row["label"] for row in rows}) == len(rows[0]["choices"])
+
+
+def test_a_window_is_full_and_of_every_kind(world):
+    tokenizer, draw, cut = load_tokenizer(resolve("tiny")), Draw(0), random.Random(0)
+    for kind in KIND.values():
+        ids = window(tokenizer, lambda kind=kind: kind(world, draw), cut)
+        assert len(ids) == WINDOW
+    rows = next(batches(world, tokenizer, 0))
+    assert len(rows) == 64 and rows.shape[1] < 80
+
+
+def test_muon_makes_the_update_orthogonal():
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    weight.grad = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    Muon([weight], lr=1.0).step()
+    singular = torch.linalg.svdvals(weight.detach()) / 1.5**0.5
+    assert ((singular > 0.6) & (singular < 1.3)).all()
