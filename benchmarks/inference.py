@@ -1,6 +1,7 @@
-"""What sparsity buys at inference, in time and bytes:  python -m benchmarks.inference [tiny smollm2 llama-7b-block]
+"""What sparsity buys at inference, in time and bytes:  python -m benchmarks.inference [linears tiny smollm2 llama-7b-block]
 
-Each model is pruned by magnitude and run twice: its weights dense, and as to_sparse makes them. Tokens a second of
+First one linear with one token, CSR against dense, over sizes and shares of non-zeros: where to_sparse's limits come from.
+Then each model is pruned by magnitude and run twice: its weights dense, and as to_sparse makes them. Tokens a second of
 greedy decoding (batch 1) and of one pass over a prompt, the two forms in turn in the same run, medians (with one thread
 of processor time, so that other processes do not count: SPP_THREADS=1, OMP_NUM_THREADS=1); bytes of the linears,
 relative to dense; the largest difference of logits, relative to their largest. On a CPU every linear is made CSR, so that the
@@ -19,15 +20,37 @@ import torch
 import transformers
 
 import spp_lite
-from spp_lite.inference import choose
+from spp_lite.inference import CsrLinear, choose
 from spp_lite.models import save
 from spp_lite.pruning.blocks import block_linears
 
 from . import seconds
 
+SIZES = (128, 128), (384, 128), (576, 1536), (2048, 2048), (4096, 4096)  # of one linear, (out, in)
 MODELS = "tiny", "smollm2", "llama-7b-block"
 PROMPT, NEW = 64, 8  # tokens
 SPARSITIES = "2:4", "75%", "90%"  # each prunes what the one before left
+
+
+def clock(device):
+    """What times are taken by: with one thread on a CPU its processor time, which leaves other processes out."""
+    return time.process_time if str(device) == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def linears(shares=(0.5, 0.4, 0.3, 0.25, 0.2, 0.1)):
+    """How many times as fast as dense CSR is, one row a size, one column a share of non-zeros."""
+    torch.manual_seed(0)
+    rows = {}
+    for out, inputs in SIZES:
+        rows[f"{out} × {inputs}"] = found = {}
+        for share in shares:
+            dense = torch.nn.Linear(inputs, out, bias=False).requires_grad_(False)
+            dense.weight *= torch.rand(out, inputs) < share
+            sparse, x, calls = CsrLinear(dense), torch.randn(1, inputs), max(3, 2**22 // (out * inputs))
+            runs = [lambda one=one, x=x, calls=calls: [one(x) for _ in range(calls)] for one in (dense, sparse)]
+            slow, fast = seconds(*runs, clock=clock("cpu"))
+            found[f"{share:.0%}"] = slow / fast
+    return pd.DataFrame(rows).T
 
 
 def get(name, dtype, device):
@@ -50,8 +73,7 @@ def speeds(dense, sparse, repeats=3):
     """Tokens a second of both forms in decoding and over a prompt, and the relative difference of their logits."""
     ids = torch.randint(5, 1000, (1, PROMPT), generator=torch.Generator().manual_seed(0)).to(dense.device)
     greedy = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
-    one = dense.device.type == "cpu" and torch.get_num_threads() == 1
-    timing = {"repeats": repeats, "clock": time.process_time if one else time.perf_counter}
+    timing = {"repeats": repeats, "clock": clock(dense.device)}
     found = {}
     with torch.no_grad():
         runs = [lambda m=model: m.generate(ids[:, :1], **greedy) for model in (dense, sparse)]
@@ -107,11 +129,17 @@ def files(names, dtype=torch.bfloat16):
 
 def main():
     """Print the tables."""
-    names = sys.argv[1:] or MODELS
-    if unknown := set(names) - set(MODELS):
-        sys.exit(f"{unknown.pop()} is none of {', '.join(MODELS)}")
+    names = sys.argv[1:] or ("linears", *MODELS)
+    if unknown := set(names) - {"linears", *MODELS}:
+        sys.exit(f"{unknown.pop()} is none of linears, {', '.join(MODELS)}")
     show = {"index": False, "float_format": "{:.3g}".format}
-    print(f"CPU, float32, CSR for every linear; {torch.get_num_threads()} threads, torch {torch.__version__}; tokens/s")
+    print(f"CPU, float32; {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if "linears" in names:
+        print("one linear, one token: CSR × as fast as dense, by share of non-zeros")
+        print(linears().to_string(float_format="{:.2f}".format))
+    if not (names := [name for name in names if name != "linears"]):
+        return
+    print("\nCSR for every linear; tokens/s")
     print(table(names, "cpu", torch.float32, SPARSITIES, densest=1.0).to_string(**show))
     print("\nfiles in bfloat16, save_sparse relative to save")
     print(files(names).to_string(**show))
