@@ -15,7 +15,7 @@ from .pruning.blocks import block_linears
 from .pruning.sparsity import Sparsity, SparsityError, measure
 from .storage import is_dense
 
-DENSEST = 0.3  # share of non-zeros: above, CSR is slower than dense, from 2048² on (python -m benchmarks.inference linears)
+DENSEST = 0.3  # share of non-zeros up to which CSR won at 2048² and 4096² (python -m benchmarks.inference linears)
 SMALLEST = 2**16  # entries: below, a call costs more than the product, at any sparsity
 UNPRUNED = 0.25  # on a GPU: a weight with fewer zeros than this was left dense on purpose
 MULTIPLE = 32, 64  # rows and columns that both of PyTorch's 2:4 kernels take
