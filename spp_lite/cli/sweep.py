@@ -21,7 +21,7 @@ def add(parser) -> None:
     parser.add_argument("--pruners", nargs="+", help="default: the whole grid of docs/results.md")
     parser.add_argument("--methods", nargs="+", help="default: the whole grid")
     parser.add_argument("--sparsity", nargs="+", help="default: the whole grid")
-    parser.add_argument("--seeds", type=at_least(1), default=5)
+    parser.add_argument("--seeds", type=at_least(1), help="default: 5; of --quick 1")
     add_training(parser, batch_size=16)
     about = "several: a sweep and a table each, in a folder of --out each, and accuracy against steps"
     parser.add_argument("--steps", nargs="+", type=at_least(1), default=[80], help=about)
@@ -30,8 +30,8 @@ def add(parser) -> None:
     about = "the learning rates to choose from (default: half decades from 3e-4 to 1e-1)"
     parser.add_argument("--try-rates", nargs="+", type=at_least(0, float), help=about)
     about = "where they are chosen; a run takes those of the nearest (default: 75%%)"
-    parser.add_argument("--rates-at", nargs="+", default=["75%"], metavar="SPARSITY", help=about)
-    parser.add_argument("--rate-seeds", type=at_least(1), default=1, help="seeds a rate is tried with")
+    parser.add_argument("--rates-at", nargs="+", metavar="SPARSITY", help=about)
+    parser.add_argument("--rate-seeds", type=at_least(1), help="seeds a rate is tried with (default: 1)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="processes")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
 
@@ -73,7 +73,7 @@ def _sweep(plan, recipe, chosen_by, options, out: Path):
     named = dict.fromkeys(method for methods, _, _ in plan for method in methods)
     rates = _rates(chosen_by, list(named), options, out, say)
     cells = [(methods, pruners, sparsity) for methods, pruners, sparsities in plan for sparsity in sparsities]
-    seeds = 1 if options.quick else options.seeds
+    seeds = options.seeds or (1 if options.quick else 5)
     runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]
     runs = sorted(runs, key=lambda run: run.seed)
     table = _without_superseded(_table(recipe, runs, out / "sweep.csv", options.jobs, say), runs)
@@ -107,8 +107,10 @@ def _plan(options) -> list[tuple]:
         grid(methods, pruners, sparsities, 1, dict.fromkeys(methods, 0.0))
     if options.rates and not options.rates.is_file():
         raise ValueError(f"--rates: there is no file {options.rates}")
-    if (options.rates or options.quick) and options.try_rates:
-        raise ValueError("--try-rates has no effect beside --rates or --quick, which bring their rates: leave it out")
+    for name in ("try_rates", "rates_at", "rate_seeds") if options.rates or options.quick else ():
+        if getattr(options, name):
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} has no effect beside --rates or --quick, which bring their rates: leave it out")
     if options.norm_learning_rate is not None and not any("+norms" in name for part in plan for name in part[0]):
         raise ValueError("--norm-learning-rate has no effect: no method ends in +norms")
     require_writable(options.out)
@@ -130,7 +132,7 @@ def _rates(recipe, methods: list[str], options, out: Path, say):
         if other := differences(table, recipe.identity(load(recipe.model)[0])):
             print(f"note: the rates of {path} were chosen otherwise ({'; '.join(other)})")
     else:
-        runs = rate_grid(methods, options.rates_at, options.try_rates, options.rate_seeds)
+        runs = rate_grid(methods, options.rates_at or ["75%"], options.try_rates, options.rate_seeds or 1)
         table = _table(recipe, runs, path, options.jobs, say)
         table = table[table["lr"].isin({run.lr for run in runs})]  # of the rates that are asked for now
         if (failed := table["error"].fillna("").ne("")).all():

@@ -469,6 +469,8 @@ def test_a_rate_that_was_chosen_before_does_not_count_among_the_seeds(files, tmp
         (["--try-rates", "0", "1e-3"], "a learning rate of 0.0 teaches nothing"),
         (["--norm-learning-rate", "1e-3"], "no method ends in +norms"),
         (["--quick", "--try-rates", "1e-3"], "--try-rates has no effect"),
+        (["--quick", "--rates-at", "2:4"], "--rates-at has no effect"),
+        (["--quick", "--rate-seeds", "2"], "--rate-seeds has no effect"),
     ):
         assert main([*command, *wrong]) == 2 and message in capsys.readouterr().err
 
