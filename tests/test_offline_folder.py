@@ -77,8 +77,8 @@ def test_the_readmes_lines_install_and_the_first_cells_run_with_no_network(room,
     assert done.returncode == 0, done.stderr[-3000:]
     done = room(there, "-c", RUN)
     assert done.returncode == 0, done.stderr[-3000:]
-    where, loaded = done.stdout.split()[-2:]
-    assert loaded == "True" and Path(where).is_relative_to(folder / ".venv")
+    where, loaded = done.stdout.strip().splitlines()[-1].rsplit(maxsplit=1)  # the folder's name has blanks
+    assert loaded == "True" and Path(where).is_relative_to(folder / ".venv"), done.stdout
 
 
 def test_smollm2_unpacks_from_the_folder(room, folder):
