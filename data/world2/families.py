@@ -1,16 +1,7 @@
 """The seven task families: each draws a question from the world, with its right answer and the wrong ones beside it.
 
-| family | mirrors | asks | chance |
-|---|---|---|---|
-| boolq | BoolQ | yes or no on a passage | 1/2 |
-| rte | RTE | does the sentence follow | 1/2 |
-| hellaswag | HellaSwag | which ending fits the story: needs the instrument that a person plays | 1/4 |
-| winogrande | WinoGrande | who "it" is | 1/2 |
-| arc_easy | ARC-easy | one fact | 1/4 |
-| arc_challenge | ARC-challenge | two facts joined (person, town, country), or a sum | 1/4 |
-| openbookqa | OpenBookQA | what a thing is used for | 1/4 |
-
-What is read (boolq, rte) is asked in pre-training in a further form, whose answer is a word of the passage: where, who.
+What they mirror stands in data/build/families.py. What is read (boolq, rte) is asked in pre-training in a further form,
+whose answer is a word of the passage: where, who.
 """
 
 import random

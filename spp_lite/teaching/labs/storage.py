@@ -1,24 +1,11 @@
 """Notebook 07: sparse formats, their sizes and their speed. Knows tensors and tables, no model."""
 
-import warnings
-
 import matplotlib as mpl
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ...experiment.plotting import STYLE
-
-
-def to_csr(weight: Tensor) -> Tensor:
-    """weight (out, in) → torch's compressed sparse rows: kept values, their columns, where each row starts (int32)."""
-    keep = weight != 0
-    starts = torch.nn.functional.pad(keep.sum(1).cumsum(0), (1, 0)).int()
-    columns = torch.nonzero(keep)[:, 1].int()
-    with warnings.catch_warnings():  # torch says once a process that CSR is beta, however it is made: the reader knows
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(starts, columns, weight[keep], weight.shape, check_invariants=True)
+from ...inference import to_csr as to_csr
 
 
 def overtakes(times: pd.DataFrame, tokens: int) -> str:
