@@ -141,10 +141,18 @@ def _replace_files(new: Path, folder: Path) -> None:
         path.rename(folder / path.name)
 
 
+def version(package: str) -> str:
+    """Of an installed package; "source" of what is imported from a checkout."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
+
+
 def environment() -> dict[str, str]:
     """Versions and hardware, for reports and result tables."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {package: importlib.metadata.version(package) for package in PACKAGES}
+    found |= {package: version(package) for package in PACKAGES}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return found | {"threads": str(torch.get_num_threads()), "gpu": gpu}
 

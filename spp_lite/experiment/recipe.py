@@ -4,7 +4,6 @@ Knows what exists and can be run. Runs nothing.
 """
 
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import math
@@ -22,6 +21,7 @@ from ..recover.data import tokenize_records
 from ..recover.evaluation import load_tasks, named
 from ..recover.perplexity import text_ids
 from ..recover.training import finetune
+from ..storage import version
 from .baselines import METHODS
 
 EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
@@ -97,7 +97,7 @@ class Recipe:
             (_hash([self.text.encode(errors="surrogatepass")]) if self.text else "-") + tokens,
             tasks if self.limit is None else f"{tasks} limit={self.limit}",
             " ".join(f"{name}={value}" for name, value in settings.items()) or "-",
-            _version(),
+            version("spp_lite"),
         )
         return dict(zip(IDENTITY, found, strict=True))
 
@@ -111,13 +111,6 @@ def identify(model) -> str:
 def _require(name: str, known: Iterable[str], kind: str) -> None:
     if name not in known:
         raise ValueError(f"{kind} {name!r} is none of {', '.join(known)}")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("spp_lite")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "source"
 
 
 def _hash_records(records: Dataset) -> str:

@@ -96,7 +96,7 @@ def do_run(recipe: Recipe, run: Run) -> dict:
         row |= _prune_train_score(recipe, run, row)
     except (ValueError, RuntimeError) as error:
         row["error"] = " ".join(f"{type(error).__name__}: {error}".split())
-    versions = " ".join(f"{name} {environment()[name]}" for name in ("torch", "transformers", "peft"))
+    versions = " ".join(f"{name} {environment()[name]}" for name in ("torch", "transformers", "peft", "gpu"))
     return row | {"seconds": time.perf_counter() - start, "peak_mib": peak_memory() / 2**20, "versions": versions}
 
 
