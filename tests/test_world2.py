@@ -2,17 +2,23 @@
 
 import math
 import random
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
 from data.build.world import World
-from data.world2.corpus import KIND, document, records
+from data.world2 import pretrain
+from data.world2.corpus import KIND, claims, document, records
 from data.world2.draw import Draw
-from data.world2.families import FAMILIES, items
+from data.world2.families import CAST, FAMILIES, items
 from data.world2.pretrain import WINDOW, Muon, batches, window
-from spp_lite.models import load_tokenizer, resolve
+from spp_lite.models import load_tokenizer
+from spp_lite.recover.data import IGNORED
+
+MODEL = Path(pretrain.__file__).parent / "tiny-llama"
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +69,43 @@ def test_items_have_one_right_answer_among_their_choices(world, family):
 
 
 def test_a_window_is_full_and_of_every_kind(world):
-    tokenizer, draw, cut = load_tokenizer(resolve("tiny")), Draw(0), random.Random(0)
+    tokenizer, draw, cut = load_tokenizer(MODEL), Draw(0), random.Random(0)
     for kind in KIND.values():
         ids = window(tokenizer, lambda kind=kind: kind(world, draw), cut)
         assert len(ids) == WINDOW
-    rows = next(batches(world, tokenizer, 0))
-    assert len(rows) == 64 and rows.shape[1] < 80
+
+
+def test_the_last_stage_counts_answers_alone_beside_whole_windows(world, monkeypatch):
+    tokenizer = load_tokenizer(MODEL)
+    for name, few in {"READING": ((1, 8, 2),), "CLAIMS": (1, 5), "WINDOWS": (1, 2), "LAST": (1, 7, 2)}.items():
+        monkeypatch.setattr(pretrain, name, few)
+    reading, judged, windows, answers, beside = [(ids, labels) for ids, labels, _ in batches(world, tokenizer, 0)]
+    assert [len(ids) for ids, _ in (reading, judged, windows, answers, beside)] == [64, 5, 2, 7, 2]
+    ids, labels = answers
+    counted = tokenizer.batch_decode(ids[labels != IGNORED].unsqueeze(1))
+    assert len(counted) == 7 and {word.strip() for word in counted} <= {"true", "false", *CAST}
+    for ids, labels in (reading, judged, windows, beside):
+        assert ((labels == ids) == (ids != 0)).all() and ((labels == IGNORED) == (ids == 0)).all()
+
+
+def test_a_claim_comes_after_the_answer_that_decides_it(world):
+    """What stands before a claim on the same person or thing does not contradict its yes or no."""
+    seen = Counter()
+    for seed in range(300):
+        text = claims(world, Draw(seed))
+        for name, room in re.findall(r"Where is (\w+)\? Answer: (\w+)", text):
+            asked, said = re.search(
+                rf"Answer: {room} Question: Is {name} in the (\w+)\? Answer: (yes|no)", text
+            ).groups()
+            assert (asked == room) == (said == "yes")
+            seen["where"] += 1
+        for thing, owner in re.findall(r"Who has the (\w+) now\? Answer: (\w+) Claim", text):
+            claimed, said = re.search(
+                rf"Now (\w+) has the {thing}\. True or false\? Answer: (true|false)", text
+            ).groups()
+            assert (claimed == owner) == (said == "true")
+            seen["who"] += 1
+    assert min(seen.values()) > 10 and len(seen) == 2
 
 
 def test_muon_makes_the_update_orthogonal():

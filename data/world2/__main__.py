@@ -19,7 +19,7 @@ from .families import FAMILIES, items
 from .pretrain import train
 
 DATA = Path(__file__).parent
-VOCABULARY, STEPS = 3200, 3000
+VOCABULARY = 3200
 
 
 def write_text(folder: Path) -> None:
@@ -64,7 +64,7 @@ def main(steps: list[str]) -> None:
     if "text" in steps:
         write_text(DATA)
     if "pretrain" in steps:
-        train(World(SEED), AutoTokenizer.from_pretrained(DATA / "tiny-llama"), DATA / "tiny-llama", steps=STEPS)
+        train(World(SEED), AutoTokenizer.from_pretrained(DATA / "tiny-llama"), DATA / "tiny-llama")
 
 
 if __name__ == "__main__":

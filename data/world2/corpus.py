@@ -56,16 +56,35 @@ def passage(world: World, draw: Draw) -> str:
     return f"Passage: {item.text} " + " ".join(f"Question: {one.ask} Answer: {one.answer}" for one in asked)
 
 
-def first_reading(world: World, draw: Draw, people: int, cast: int, forms: tuple[str, ...]) -> str:
+def first_reading(world: World, draw: Draw, people: int, cast: int) -> str:
     """The easiest passages: two questions, and of several wordings one; what is learned for one serves the others."""
-    if "claim" in forms and draw.chance(0.25):
-        return "".join(plain("rte", rte(world, "all", draw, draw.choice(FORMS["rte"]))))
-    item = boolq(world, "all", draw, draw.choice(forms), people, cast)
+    item = boolq(world, "all", draw, "where", people, cast)
     text = item.text.replace(" is in the ", draw.choice((" is in the ", ": ", " ")))
     parts = [f"Passage: {text}"]
-    for one in (item, again(item.text, draw.choice(forms), draw)):
-        short = one.ask.startswith("Where") and draw.chance(0.5)
-        parts.append(f"Question: {one.key[1]} {one.answer}" if short else f"Question: {one.ask} Answer: {one.answer}")
+    for one in (item, again(item.text, "where", draw)):
+        asked = one.key[1] if draw.chance(0.5) else f"{one.ask} Answer:"
+        parts.append(f"Question: {asked} {one.answer}")
+    return " ".join(parts)
+
+
+def claims(world: World, draw: Draw) -> str:
+    """Claims on a text, some of them right after the question whose answer decides them."""
+    if draw.chance(0.35):
+        form = draw.weighted({"who": 3, "claim": 7})
+        item = rte(world, "all", draw, form)
+        prompt_, answer = plain("rte", item)
+        if form == "claim" and draw.chance(0.3):
+            owner, thing = item.key[2:]
+            prompt_ = prompt_.replace(" Claim:", f" Question: Who has the {thing} now? Answer: {owner} Claim:")
+        return prompt_ + answer
+    item = boolq(world, "all", draw)
+    parts = [f"Passage: {item.text}"]
+    for _ in range(3):
+        claim = again(item.text, "claim", draw)
+        if draw.chance(0.3):
+            where = again(item.text, "where", draw, claim.key[1])
+            parts.append(f"Question: {where.ask} Answer: {where.answer}")
+        parts.append(f"Question: {claim.ask} Answer: {claim.answer}")
     return " ".join(parts)
 
 

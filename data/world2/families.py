@@ -99,10 +99,10 @@ def boolq(
     return again(text, form, draw)
 
 
-def again(text: str, form: str, draw: Draw) -> Question:
-    """A question on a boolq passage."""
+def again(text: str, form: str, draw: Draw, name: str | None = None) -> Question:
+    """A question on a boolq passage, about a person of it (None: any)."""
     places = dict(sentence.removesuffix(".").split(" is in the ") for sentence in text.replace(". ", ".\n").split("\n"))
-    name = draw.choice(list(places))
+    name = name or draw.choice(list(places))
     others = _others(places.values(), places[name])
     if form == "where":
         return Question(text, f"Where is {name}?", places[name], others, (text, name))
@@ -123,7 +123,9 @@ def rte(world: World, split: str, draw: Draw, form: str = "claim") -> Question:
         return Question(text, f"Who has the {thing} now?", owner, (other,), (text,))
     true = draw.chance(0.5)
     claim = f"Now {owner if true else other} has the {thing}."
-    return Question(text, claim, "true" if true else "false", ("false" if true else "true",), (text, claim))
+    return Question(
+        text, claim, "true" if true else "false", ("false" if true else "true",), (text, claim, owner, thing)
+    )
 
 
 def winogrande(world: World, split: str, draw: Draw) -> Question:
