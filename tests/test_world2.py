@@ -11,10 +11,12 @@ import torch
 
 from data.build.world import World
 from data.world2 import pretrain
+from data.world2.__main__ import held_out
 from data.world2.corpus import KIND, claims, document, records
 from data.world2.draw import Draw
 from data.world2.families import CAST, FAMILIES, items
 from data.world2.pretrain import WINDOW, Muon, batches, window
+from spp_lite import load, perplexity
 from spp_lite.models import load_tokenizer
 from spp_lite.recover.data import IGNORED
 
@@ -77,9 +79,16 @@ def test_a_window_is_full_and_of_every_kind(world):
 
 def test_the_last_stage_counts_answers_alone_beside_whole_windows(world, monkeypatch):
     tokenizer = load_tokenizer(MODEL)
-    for name, few in {"READING": ((1, 8, 2),), "CLAIMS": (1, 5), "WINDOWS": (1, 2), "LAST": (1, 7, 2)}.items():
+    for name, few in {
+        "READING": ((1, 8, 2),),
+        "CLAIMS": (1, 5),
+        "WINDOWS": (1, 2),
+        "LAST": ((1, 7, 2, 0.5, 0.1),),
+    }.items():
         monkeypatch.setattr(pretrain, name, few)
-    reading, judged, windows, answers, beside = [(ids, labels) for ids, labels, _ in batches(world, tokenizer, 0)]
+    steps = [parts for parts, _, _ in batches(world, tokenizer, 0)]
+    assert [len(parts) for parts in steps] == [1, 1, 1, 2]
+    reading, judged, windows, answers, beside = [part[:2] for parts in steps for part in parts]
     assert [len(ids) for ids, _ in (reading, judged, windows, answers, beside)] == [64, 5, 2, 7, 2]
     ids, labels = answers
     counted = tokenizer.batch_decode(ids[labels != IGNORED].unsqueeze(1))
@@ -114,3 +123,12 @@ def test_muon_makes_the_update_orthogonal():
     Muon([weight], lr=1.0).step()
     singular = torch.linalg.svdvals(weight.detach()) / 1.5**0.5
     assert ((singular > 0.6) & (singular < 1.3)).all()
+
+
+def test_the_model_knows_nearly_all_that_the_text_tells(world):
+    """Its perplexity of held-out text is near the bound: the entropy of the draws, over the tokens that show them."""
+    model, tokenizer = load(MODEL, dtype=torch.float32)
+    texts, nats = held_out(world)
+    text = "\n\n".join(texts[320:])
+    bound = math.exp(nats / len(tokenizer(text)["input_ids"]))
+    assert bound < perplexity(model, tokenizer, text) < 1.1 * bound
