@@ -58,49 +58,88 @@ def model_parameters(config: LlamaConfig) -> int:
     return config.num_hidden_layers * block_parameters(config) + tables + norms
 
 
-def block_activations(config: LlamaConfig, b: int = 2) -> int:
-    """Bytes a token that one block keeps for its backward pass, b bytes a number, to a fifth."""
-    return b * (10 * config.hidden_size + 4 * config.intermediate_size)
+def block_activations(config: LlamaConfig, b: int = 2, autocast: bool = False) -> int:
+    """Bytes a token that one block keeps for its backward pass, b bytes a number; the norms keep float32.
+
+    autocast: float32 weights, computing in b = 2 bytes; q, k, v, and gate, up, each keep a 16-bit copy of their one input.
+    """
+    h, inner = config.hidden_size, config.intermediate_size
+    kv = config.num_key_value_heads * (h // config.num_attention_heads)
+    return b * (4 * h + 2 * kv + 4 * inner) + (8 + 6 * autocast) * h
+
+
+def largest_linear(config: LlamaConfig) -> int:
+    """Numbers of the largest linear of a block."""
+    return max(out * inputs for out, inputs in block_shapes(config))
 
 
 def memory(
-    config: LlamaConfig, r: int = 16, records: int = 8, tokens: int = 512, gpus: int = 1, b: int = 2
-) -> dict[str, float]:
-    """GiB that training takes on each GPU, by part: weights of b bytes a number, all of it sharded by FSDP, gradient checkpointing.
+    config: LlamaConfig, r: int = 16, records: int = 8, tokens: int = 512, gpus: int = 1, b: int = 2,
+    checkpointing: bool = True, autocast: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """GiB that training takes on each GPU, by part: weights of b bytes a number, all of it sharded by FSDP.
 
     Weights, factors, gradients and Adam's moments are counted; of several GPUs each gathers the weights of one block
     whole. What grows with the records is estimated: every block's input, and the larger of two moments, the loss
     (logits, and two float32 copies) and one block at work (its activations, and W′ of its largest linear in float32).
+    Without checkpointing all blocks keep their activations. autocast: float32 weights, computing in 16 bits.
     """
-    here = records / gpus * tokens
+    here, work = records / gpus * tokens, 2 if autocast else b
     gathered = b * block_parameters(config) if gpus > 1 else 0
-    loss = (b + 8) * here * config.vocab_size
-    largest = max(out * inputs for out, inputs in block_shapes(config))
+    loss, matrix = (work + 8) * here * config.vocab_size, 12 * largest_linear(config)
+    activations, layers = block_activations(config, work, autocast) * here, config.num_hidden_layers
     parts = {
         "weights": b * model_parameters(config) / gpus + gathered,
         "factors, gradients, Adam": 16 * spp_parameters(config, r) / gpus,
-        "inputs of all blocks": b * here * config.hidden_size * config.num_hidden_layers,
-        "the loss, or one block": max(loss, block_activations(config, b) * here + 12 * largest),
     }
+    if checkpointing:
+        parts["inputs of all blocks"] = b * here * config.hidden_size * layers
+        parts["the loss, or one block"] = max(loss, activations + matrix)
+    else:
+        parts["activations of all blocks"] = activations * layers
+        parts["the loss, or one block"] = max(loss, matrix)
     return {name: size / 2**30 for name, size in parts.items()}
+
+
+def pruning_work(
+    config: LlamaConfig, b: int = 2, samples: int = 128, length: int = 512, together: int = 8, method: str = "sparsegpt"
+) -> int:
+    """Bytes of pruning beside the weights: hidden states of all windows, 256 rows of every input in float32, and the larger of
+    two moments: one block at work on `together` windows, or the criterion, which takes five matrices in × in and five of
+    the largest linear (SparseGPT), or 35 bytes a weight of the largest linear (others)."""
+    h, inner, largest = config.hidden_size, config.intermediate_size, largest_linear(config)
+    kept = samples * length * b * h + 1024 * (3 * h + inner)
+    running, criterion = together * length * block_activations(config, b), 35 * largest
+    if method == "sparsegpt":
+        running, criterion = running + 4 * (3 * h**2 + inner**2), 20 * (inner**2 + largest)
+    return kept + max(running, criterion)
+
+
+def merging_work(config: LlamaConfig, b: int = 2, r: int = 16) -> int:
+    """Bytes of merging beside the weights: two copies of the linears, the factors, the largest linear three times in
+    float64, logits of 32 probe tokens twice in float64. Where the model is on a GPU, the copies are in main memory."""
+    copies = 2 * b * config.num_hidden_layers * block_parameters(config)
+    return copies + 4 * spp_parameters(config, r) + 24 * largest_linear(config) + 16 * 32 * config.vocab_size
+
+
+def scoring_work(config: LlamaConfig, length: int = 2048, windows: int = 0) -> int:
+    """Bytes of scoring beside the weights: three float32 copies of the logits. windows: 0 for as many as perplexity() takes."""
+    windows = windows or max(1, min(8, 2**27 // (length * config.vocab_size)))
+    return 12 * windows * length * config.vocab_size
 
 
 def jobs(config: LlamaConfig, b: int = 2, samples: int = 128, length: int = 512) -> dict[str, float]:
     """GiB of tensors that each of the four commands takes on one device, estimated, b bytes a number.
 
-    prune: the weights, the hidden states of all calibration windows, one block at work on 8 of them, and three matrices
-    in × in of SparseGPT in float32. finetune: memory() of 8 records of 512 tokens. merge: the weights, and two copies of the
-    linears (in main memory where the model is on a GPU). evaluate: the weights, and the logits of as many windows
-    of 2,048 tokens as perplexity() takes at a time, with float32 copies.
+    prune: the weights and pruning_work(), by SparseGPT. finetune: memory() of 8 records of 512 tokens. merge: the weights
+    and merging_work(). evaluate: the weights, and scoring_work() of windows of 2,048 tokens, or what the model takes.
     """
-    weights, linears = b * model_parameters(config), b * config.num_hidden_layers * block_parameters(config)
-    states = samples * length * config.hidden_size * b + block_activations(config, b) * 8 * length
-    windows = max(1, min(8, 2**27 // (2048 * config.vocab_size)))
+    weights = b * model_parameters(config)
     needs = {
-        "prune": weights + states + 12 * config.intermediate_size**2,
+        "prune": weights + pruning_work(config, b, samples, length),
         "finetune": sum(memory(config, b=b).values()) * 2**30,
-        "merge": weights + 2 * linears,
-        "evaluate": weights + (b + 8) * windows * 2048 * config.vocab_size,
+        "merge": weights + merging_work(config, b),
+        "evaluate": weights + scoring_work(config, min(2048, config.max_position_embeddings)),
     }
     return {job: size / 2**30 for job, size in needs.items()}
 
