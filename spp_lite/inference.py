@@ -67,17 +67,14 @@ def to_sparse(model: nn.Module, *, densest: float = DENSEST) -> SparseReport:
     """
     if getattr(model, "peft_config", None) is not None:
         raise SparsityError("the model carries an adapter: merge() it first")
+    if not 0 <= densest <= 1:
+        raise ValueError(f"densest={densest}: give a share of non-zeros between 0 and 1, as {DENSEST}")
     plan = {name: choose(name, linear, densest=densest) for name, linear in block_linears(model).items()}
     rows = []
     for name, (form, why) in plan.items():
         linear = model.get_submodule(name)
-        row = {
-            "layer": name,
-            "form": form,
-            "why": why,
-            "zeros": measure(linear.weight),
-            "before": stored(linear.weight),
-        }
+        row = {"layer": name, "form": form, "why": why, "zeros": measure(linear.weight)}
+        row["before"] = stored(linear.weight)
         if form == "CSR":
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, linear := CsrLinear(linear))

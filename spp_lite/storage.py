@@ -62,13 +62,13 @@ def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence 
     folder = Path(folder).expanduser().resolve()
     if any(name and Path(name).expanduser().resolve() == folder for name in keep):
         raise ValueError(f"{folder} is read by this command and would be overwritten: name another folder to write to")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder to write to")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file: name a folder to write to")
     if model and folder.is_dir():
         foreign = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
         if foreign:
             raise ValueError(f"{folder} exists and is not a model folder alone ({foreign[0]} is there): choose another")
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
     try:
         with tempfile.NamedTemporaryFile(dir=there):
             free = shutil.disk_usage(there).free

@@ -82,7 +82,10 @@ def _settings(options):
         if hasattr(options, one.name):
             words += [f"--{one.name}", getattr(options, one.name)]
     parser = HfArgumentParser((FinetuneArguments, TrainingArguments), prog="spp-lite finetune", allow_abbrev=False)
-    return parser.parse_args_into_dataclasses(words)
+    ours, args, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"{' '.join(unknown)}: no option of finetune and no field of TrainingArguments: see --help")
+    return ours, args
 
 
 def _read_yaml(name: str) -> list[str]:

@@ -144,8 +144,9 @@ class Run:
         if extras and (method == "dense" or ({"distill", "norms"} & {*extras} and method in UNTRAINED)):
             raise ValueError(f"method {self.method!r}: {method} is not trained, so that there is nothing to add to it")
         _require(self.pruner, ("dense",) if method == "dense" else PRUNERS, "pruner")
-        if not (math.isfinite(self.lr) and self.lr >= 0):
-            raise ValueError(f"{self.method}: the learning rate is {self.lr}: give a finite number, 0 or more")
+        for what, value in (("learning rate", self.lr), ("seed", self.seed)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{self.method}: the {what} is {value}: give a finite number, 0 or more")
         object.__setattr__(self, "sparsity", str(Sparsity.parse(self.sparsity)))
 
 

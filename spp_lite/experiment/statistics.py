@@ -30,8 +30,9 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
 
     n: the runs with a finite score, which the mean is of; failed: those without.
     """
-    if value not in table:
-        raise ValueError(f"no run of the table has the score {value!r}: it has {', '.join(table)}")
+    if lacking := [name for name in (value, "method", by) if name not in table]:
+        what = "score" if lacking[0] == value else "column"
+        raise ValueError(f"no run of the table has the {what} {lacking[0]!r}: it has {', '.join(table)}")
     cells = table.assign(**{value: finite(table[value])}).groupby(["method", by], sort=False)[value]
     found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
     found["failed"] -= found["n"]

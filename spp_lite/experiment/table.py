@@ -213,6 +213,8 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
     What made a row comes last, so that a row that was cut short cannot pass for one that was not.
     """
     table = table[sorted(table, key=IDENTITY.__contains__)]
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.new")

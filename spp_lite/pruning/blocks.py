@@ -17,6 +17,8 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
     Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
     """
+    if not isinstance(model, nn.Module):
+        raise CalibrationError(f"a {type(model).__name__} is no model: load() returns two things, model and tokenizer")
     return _blocks(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
 
 

@@ -108,11 +108,8 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
         raise CalibrationError("calibration is empty: give at least one LongTensor (batch, length)")
     longest, most = max(batch["input_ids"].shape[1] for batch in batches), context(model)
     if longest > most or model.config.is_encoder_decoder:
-        why = (
-            f"takes {most} tokens, not {longest}"
-            if longest > most
-            else "is an encoder-decoder: only magnitude prunes it"
-        )
+        why = f"takes {most} tokens, not {longest}: cut the calibration into shorter windows"
+        why = why if longest > most else "is an encoder-decoder: only magnitude prunes it"
         raise CalibrationError(f"{type(model).__name__} {why}")
     name, blocks = decoder_blocks(model)
     keeps = [batch["attention_mask"].bool() if "attention_mask" in batch else None for batch in batches]
@@ -152,11 +149,10 @@ def _capture(model, blocks, batches) -> tuple[list[Tensor], list[list[tuple[tupl
     with _skipped(blocks) as record:
         for batch in batches:
             record.clear()
-            if int(batch["input_ids"].max()) >= len(weight):
-                raise CalibrationError(
-                    f"calibration holds token {int(batch['input_ids'].max())}, the model has {len(weight)} embeddings: "
-                    "use the model's own tokenizer"
-                )
+            ends = int(batch["input_ids"].min()), int(batch["input_ids"].max())
+            if wrong := [token for token in ends if not 0 <= token < len(weight)]:
+                have = f"the model has {len(weight)} embeddings: use the model's own tokenizer"
+                raise CalibrationError(f"calibration holds token {wrong[0]}, {have}")
             with suppress(_Stop):
                 model(**{key: value.to(device) for key, value in batch.items()}, use_cache=False)
             if len(record) != len(blocks):

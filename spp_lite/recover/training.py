@@ -23,7 +23,6 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import norm_weights
@@ -53,9 +52,7 @@ def finetune(
     metrics["history"] holds the logged losses and learning rates. Raises ValueError for what would teach nothing or the
     wrong thing (checks.py), no record that fits the cutoff, and a loss that is not finite.
     """
-    if args is None and (max_steps < 1 or batch_size < 1 or not learning_rate >= 0):
-        wrong = f"max_steps={max_steps} and batch_size={batch_size} must be at least 1"
-        raise ValueError(f"{wrong}, learning_rate={learning_rate} at least 0")
+    _check_numbers(args, max_steps, batch_size, learning_rate)
     check_trainable(model, norm_learning_rate)
     rows = dataset
     if "labels" not in getattr(dataset, "column_names", ()):
@@ -84,6 +81,15 @@ def finetune(
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
+def _check_numbers(args: TrainingArguments | None, steps: int, batch: int, rate: float) -> None:
+    if args is not None:  # -1: as many steps as the epochs have
+        steps, rate = math.ceil(args.num_train_epochs) if args.max_steps == -1 else args.max_steps, args.learning_rate
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    if steps < 1 or batch < 1 or not 0 <= rate < math.inf:
+        wrong = f"max_steps={steps} and batch_size={batch} must be at least 1, epochs above 0"
+        raise ValueError(f"{wrong}, learning_rate={rate} at least 0 and finite")
+
+
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
     """Trainer turns a model's cache off and leaves it computing in bfloat16; afterwards neither is so."""
@@ -102,14 +108,9 @@ def _train(trainer: Trainer, checkpoint: str | bool) -> TrainOutput:
     """Trainer.train(), but for a run that is finished already: Trainer would add a step to it each time it is started."""
     args = trainer.args
     if checkpoint:
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        asked = (
-            args.max_steps
-            if args.max_steps > 0
-            else state.max_steps
-            if state.num_train_epochs == args.num_train_epochs
-            else 0
-        )
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        whole = state.max_steps if state.num_train_epochs == args.num_train_epochs else 0
+        asked = args.max_steps if args.max_steps > 0 else whole
         if 0 < asked <= state.global_step:
             trainer._load_from_checkpoint(checkpoint)
             trainer.state = state
