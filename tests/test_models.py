@@ -1,4 +1,5 @@
 import copy
+import importlib.metadata
 import json
 import os
 import time
@@ -103,6 +104,14 @@ def test_save_does_not_replace_what_is_no_model(small, tmp_path):
 def test_environment_names_versions():
     found = environment()
     assert found["torch"] == torch.__version__ and {"python", "transformers", "peft", "threads", "gpu"} <= set(found)
+
+
+def test_a_checkout_that_is_not_installed_has_an_environment(monkeypatch):
+    def unknown(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    assert environment()["spp_lite"] == "source"
 
 
 @pytest.fixture

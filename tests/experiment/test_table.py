@@ -87,7 +87,7 @@ def test_rows_that_something_else_made_are_refused_with_the_column_and_both_valu
 
 def test_another_version_of_the_library_is_refused(recipe, done, tmp_path, monkeypatch):
     sweep(recipe, RUNS[:1], tmp_path / "sweep.csv")
-    monkeypatch.setattr("spp_lite.experiment.recipe._version", lambda: "9.9")
+    monkeypatch.setattr("spp_lite.experiment.recipe.version", lambda package: "9.9")
     with pytest.raises(ValueError, match=r"spp_lite: .*, not 9\.9"):
         sweep(recipe, RUNS, tmp_path / "sweep.csv")
 
