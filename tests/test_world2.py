@@ -102,18 +102,17 @@ def test_a_claim_comes_after_the_answer_that_decides_it(world):
     seen = Counter()
     for seed in range(300):
         text = claims(world, Draw(seed))
-        for name, room in re.findall(r"Where is (\w+)\? Answer: (\w+)", text):
-            asked, said = re.search(
-                rf"Answer: {room} Question: Is {name} in the (\w+)\? Answer: (yes|no)", text
-            ).groups()
-            assert (asked == room) == (said == "yes")
-            seen["where"] += 1
-        for thing, owner in re.findall(r"Who has the (\w+) now\? Answer: (\w+) Claim", text):
-            claimed, said = re.search(
-                rf"Now (\w+) has the {thing}\. True or false\? Answer: (true|false)", text
-            ).groups()
-            assert (claimed == owner) == (said == "true")
-            seen["who"] += 1
+        for before, claim in (
+            (r"Where is (\w+)\? Answer: (\w+)", r"Answer: {1} Question: Is {0} in the (\w+)\? Answer: (yes|no)"),
+            (
+                r"Who has the (\w+) now\? Answer: (\w+) Claim",
+                r"Now (\w+) has the {0}\. True or false\? Answer: (true|false)",
+            ),
+        ):
+            for asked, answer in re.findall(before, text):
+                claimed, said = re.search(claim.format(asked, answer), text).groups()
+                assert (claimed == answer) == (said in ("yes", "true"))
+                seen[before] += 1
     assert min(seen.values()) > 10 and len(seen) == 2
 
 
