@@ -59,6 +59,17 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def few_records(tmp_path_factory):
+    """A file of forty of the embedded records: where any records do, to tokenize all six thousand takes ten times as
+    long as the training."""
+    from spp_lite import load_alpaca
+
+    path = tmp_path_factory.mktemp("records") / "few.json"
+    path.write_text(json.dumps(load_alpaca("tiny").select(range(40)).to_list()))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of real records, texts and tokenizer; skips where it is not."""
     names = ("llama2_tokenizer.model", "alpaca_en_999.json", "c4_100.jsonl", "wiki_400k.txt")

@@ -51,14 +51,14 @@ def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, spa
     assert f"wrote {out}" in capsys.readouterr().out
 
 
-def test_accelerate_trains_one_adapter_with_two_processes(tmp_path):
+def test_accelerate_trains_one_adapter_with_two_processes(tmp_path, few_records):
     """As on two GPUs: the records are split, one process writes the adapter, and it loads."""
     pruned, adapter = str(tmp_path / "pruned"), str(tmp_path / "adapter")
     assert main(f"prune --sparsity 2:4 --method magnitude --out {pruned}".split()) == 0
     command = (
         "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
         f"-m spp_lite.cli finetune --model {pruned} --output_dir {adapter} --max_steps 3 --learning_rate 1e-2 "
-        "--per_device_train_batch_size 2 --report_to none --save_strategy no"
+        f"--per_device_train_batch_size 2 --report_to none --save_strategy no --data {few_records}"
     )
     env = {**os.environ, "SPP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command.split()], env=env, capture_output=True, text=True)
@@ -159,20 +159,22 @@ def train(model, folder, *words):
     return load_file(folder / "adapter_model.safetensors")
 
 
-def test_a_seed_fixes_the_adapter_and_another_changes_it(pruned, tmp_path):
-    first, again, other = (train(pruned, tmp_path / str(i), "--seed", seed) for i, seed in enumerate(("1", "1", "2")))
+def test_a_seed_fixes_the_adapter_and_another_changes_it(pruned, few_records, tmp_path):
+    words = ("--data", few_records, "--seed")
+    first, again, other = (train(pruned, tmp_path / str(i), *words, seed) for i, seed in enumerate(("1", "1", "2")))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first if "alpha" in name)
     note = json.loads((tmp_path / "0" / "spp_run.json").read_text())
     assert {"model", "base", "records", "seed", "versions", "steps"} <= set(note) and note["steps"] == 2
 
 
-def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(pruned, tmp_path):
+def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(pruned, few_records, tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("r: 4\nmax_steps: 5\ncutoff: 64\ntrain-on-inputs: true\nlr_scheduler_kwargs: {}\nseed: 3\n")
-    given = train(pruned, tmp_path / "a", "--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3")
+    words = ("--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3", "--data", few_records)
+    given = train(pruned, tmp_path / "a", *words)
     command = f"finetune {settings} --model {pruned} --output_dir {tmp_path / 'b'} --max-steps 2 --learning_rate 1e-2"
-    command += " --per-device-train-batch-size 2 --report_to none --save_strategy no"
+    command += f" --per-device-train-batch-size 2 --report_to none --save_strategy no --data {few_records}"
     assert main(command.split()) == 0
     written = load_file(tmp_path / "b" / "adapter_model.safetensors")
     assert all(torch.equal(given[name], written[name]) for name in given) and len(given) == len(written)

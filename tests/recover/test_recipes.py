@@ -64,14 +64,14 @@ def pruned(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_trains_two_steps(pruned, tmp_path, name):
+def test_a_recipe_trains_two_steps(pruned, few_records, tmp_path, name):
     file = CONFIGS / "recipes" / f"{name}.yaml"
     given = yaml.safe_load(file.read_text())
     if name in AUTHORS:
         batch = given["per_device_train_batch_size"] * given["gradient_accumulation_steps"]
         assert (given["learning_rate"], batch) == AUTHORS[name] and given["num_train_epochs"] == 3
     assert (given["r"], given["scaling"], given["dropout"], given["cutoff"]) == (16, 2.0, 0.05, 512)
-    here = f"--model {pruned} --data tiny --output-dir {tmp_path} --max-steps 2 --bf16 false --use-cpu true"
+    here = f"--model {pruned} --data {few_records} --output-dir {tmp_path} --max-steps 2 --bf16 false --use-cpu true"
     small = "--gradient-accumulation-steps 1 --per-device-train-batch-size 2"
     assert main(["finetune", str(file), *here.split(), *small.split()]) == 0
     trained = load_file(tmp_path / "adapter_model.safetensors")
@@ -93,10 +93,11 @@ def run(*command):
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_adapter_of_one(pruned, tmp_path):
+def test_two_processes_train_the_adapter_of_one(pruned, few_records, tmp_path):
     """Four steps of 8 records: 8 in one process, 4 in each of two (DDP, gloo); the same records and the same α."""
-    words = f"--model {pruned} --data tiny --max-steps 4 --learning-rate 1e-2 --use-cpu true --report-to none --seed 3"
-    words = ["-m", "spp_lite", "finetune", *words.split(), "--save-strategy", "no", "--per-device-train-batch-size"]
+    words = f"--model {pruned} --data {few_records} --max-steps 4 --learning-rate 1e-2 --use-cpu true --report-to none"
+    words = ["-m", "spp_lite", "finetune", *words.split(), "--seed", "3", "--save-strategy", "no"]
+    words.append("--per-device-train-batch-size")
     run(sys.executable, *words, "8", "--output-dir", str(tmp_path / "one"))
     run(*LAUNCH, *words, "4", "--ddp-backend", "gloo", "--output-dir", str(tmp_path / "two"))
     single, double = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
