@@ -69,6 +69,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
+        self._held = False  # while selftest() moves several controls at once
         self.inputs = self.controls()
         self.picture = widgets.Image(format="png", layout={"height": f"{self.height}px", "object_fit": "contain"})
         self.text = widgets.HTML()
@@ -90,6 +91,8 @@ class Lab:
         return {name: control.value for name, control in self.inputs.items()}
 
     def _update(self, _change=None) -> None:
+        if self._held:
+            return
         try:
             figure, text = self.render(**self.state)
             self.picture.value = _png(figure, 72)
@@ -107,6 +110,16 @@ class Lab:
         figure, text = self.render(**{**self.state, **state})
         show(figure, alt=text)
         print(text)
+
+    def _move(self, state: dict) -> None:
+        """Set the controls; one picture is drawn, at the event of the first that moves, which is set last."""
+        first, *others = [name for name, value in state.items() if self.inputs[name].value != value] or [None]
+        self._held = True
+        for name in others:
+            self.inputs[name].value = state[name]
+        self._held = False
+        if first:
+            self.inputs[first].value = state[first]
 
     def selftest(self) -> None:
         """Drive the controls through first, middle and last values and raise what went wrong: all combinations of up to
@@ -126,7 +139,6 @@ class Lab:
                 for value in values
             )
         for values in [*dict.fromkeys(states), tuple(before.values())]:
-            for name, value in zip(names, values, strict=True):
-                self.inputs[name].value = value
+            self._move(dict(zip(names, values, strict=True)))
         if self.errors:
             raise self.errors[0]
