@@ -545,13 +545,54 @@ print(f"2:4 loses {old:.2%} of the squares in the order as given, {new:.2%} in y
 # %% [markdown]
 # ## 7 · On a real LLaMA
 #
-# SmolLM2-135M is a pre-trained LLaMA of 30 blocks. Here it was pruned in the same three patterns, half of its weights
-# zero in each, by magnitude and by the two criteria of notebook 02, and not trained afterwards. **Perplexity** says how
-# well the model reads: roughly, between how many words it hesitates at every step. Lower is better.
+# SmolLM2-135M is a pre-trained LLaMA of 30 blocks. Section 1 found a bell in one matrix of the model of this notebook.
+# Are the weights of a real LLaMA a bell, too? Take all linears of both models, each on its own scale (its mean $|W|$ is
+# 1), and ask: which size do the largest 50 %, 25 %, 5 %, 1 % and 0.1 % of the weights exceed? The dashed line is the
+# answer of *normally distributed* numbers, the bell of the textbooks.
 
 # %%
 from spp_lite.teaching import embedded
+from spp_lite.teaching.labs.tails import BELL, BELL_HALF, by_kind, plot_weight_tails, weights_of
 
+layers = pd.read_csv(embedded("results", "smollm2", "layers.csv"), index_col="linear")
+both = {"The tiny model" if TINY else "This model": weights_of(model), "SmolLM2-135M": layers}
+
+# %%
+mine, its = (table["larger_0.1"].median() for table in both.values())
+title = f"One weight in 1,000 is above {mine:.1f} times the mean size here, {its:.1f} in SmolLM2"
+alt = f"Sizes that few weights exceed, by kind of linear, two models. {title}; a bell: {BELL[-1]:.1f}."
+show(plot_weight_tails(both, f"{title} (bell: {BELL[-1]:.1f})"), alt=alt)
+
+# %% [markdown]
+# And the question of section 1, for every kind of linear: which share of the squares does the smaller half hold? (Each
+# entry is the median over the blocks.)
+
+# %%
+halves = pd.DataFrame({name: by_kind(table)["half"] for name, table in both.items()})
+halves.map("{:.1%}".format)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Nearly a bell, with longer tails: in every linear of SmolLM2 the largest thousandth of the weights lies farther out than
+# a bell's, farthest in the queries. So the smaller half holds less than a bell's 7.1 % of the squares, in every linear,
+# and less than 5 % in the queries. By the weights alone, half of SmolLM2 should be cheap to prune by magnitude. The next
+# figure shows that it is not. What the weights do not tell, the inputs may: notebook 02.
+# </details>
+
+# %% tags=["we-checked"]
+assert (layers["larger_0.1"] > BELL[-1]).all() and by_kind(layers)["larger_0.1"].idxmax() == "q_proj"
+assert (layers["half"] < BELL_HALF).all() and round(BELL_HALF, 3) == 0.071
+assert by_kind(layers).loc["q_proj", "half"] < 0.05
+assert (by_kind(layers)["larger_25"] / BELL[1] - 1).abs().max() < 0.03  # nearly a bell
+print(f"checked: in all {len(layers)} linears of SmolLM2 the tails are longer than a bell's")
+
+# %% [markdown]
+# Now prune it in the three patterns, half of its weights zero in each, by magnitude and by the two criteria of notebook
+# 02, without training afterwards. **Perplexity** says how well the model reads: roughly, between how many words it
+# hesitates at every step. Lower is better.
+
+# %%
 rows = pd.read_csv(embedded("results", "smollm2", "sweep.csv"))
 dense = float(rows.loc[rows["method"] == "dense", "perplexity"].iloc[0])
 rows = rows[(rows["method"] == "none") & rows["sparsity"].isin(["50%", "4:8", "2:4"])]
@@ -576,10 +617,13 @@ show(figure, alt=f"Perplexity by pattern, three criteria. {title}.")
 # pattern: magnitude at its best is worse than Wanda at its worst.
 # </details>
 #
-# The table was measured on two CPU cores. This command measures its rows again, once `spp-lite fetch smollm2` has fetched
-# the model; [the page of results](../docs/results-smollm2.md) says which texts it takes.
+# SmolLM2 was measured on two CPU cores. These commands do it again, once `spp-lite fetch smollm2` has fetched the model (in
+# 4 bits a weight: what you saw are the weights after that rounding); the first one needs a checkout of the repository.
+# [The page of results](../docs/results-smollm2.md) says which texts they take.
 #
 # ```bash
+# python -m data.build.layers --calibration c4.jsonl  # the weights
+#
 # spp-lite sweep --model smollm2 --methods none --pruners magnitude wanda sparsegpt --sparsity 50% 4:8 2:4 --seeds 1 \
 #     --data alpaca.json --calibration c4.jsonl --calibration-samples 32 --calibration-length 512 \
 #     --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 --out my-results
