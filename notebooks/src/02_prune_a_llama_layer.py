@@ -699,13 +699,61 @@ for way, after in ways.items():
 # %% [markdown]
 # ## 7 · On a real LLaMA
 #
-# SmolLM2-135M is a pre-trained LLaMA of 30 blocks. Here all its linears were pruned by each of the three criteria, and
-# nothing was trained afterwards. **Perplexity** says how well the model reads: roughly, between how many words it
-# hesitates at every step. Lower is better.
+# Section 2 looked at the inputs of two linears. SmolLM2-135M is a pre-trained LLaMA of 30 blocks: does it have outliers,
+# and where? The figure shows the largest input over the median, block by block, in the model of this notebook and in
+# SmolLM2. (A block has four different inputs: q, k and v get the same one, and so do gate and up.)
 
 # %%
 from spp_lite.teaching import embedded
+from spp_lite.teaching.labs.tails import by_kind, inputs_of, plot_input_tails
 
+layers = pd.read_csv(embedded("results", "smollm2", "layers.csv"), index_col="linear")
+both = {"The tiny model" if TINY else "This model": inputs_of(model, batches)}
+both["SmolLM2-135M"] = layers
+
+# %%
+mine, its = (table["largest"].median() for table in both.values())
+title = f"In half of the linears the largest input is over {mine:.1f} times the median here, {its:.0f} in SmolLM2"
+show(plot_input_tails(both, title), alt=f"Largest input by block, two models, log scale. {title}.")
+
+# %% [markdown]
+# What do outliers do to a mask? Take half of every row, by $|W|$ and by Wanda's score, and count, for every kind of
+# linear (the median over its blocks):
+#
+# - `top`: of the sum of all $\lVert x_j \rVert^2$, the share that the largest hundredth of the inputs holds;
+# - `moved`: of the weights that Wanda keeps, the share that magnitude drops;
+# - `times`: magnitude's error over Wanda's, if the inputs varied independently of each other. (The error is then the
+#   sum of $W_{ij}^2 \lVert x_j \rVert^2$ over the weights that go.)
+
+# %%
+columns = ["top", "moved", "times"]
+pd.concat({name: by_kind(table)[columns] for name, table in both.items()}, axis=1).round(2)
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# SmolLM2 has outliers in front of every linear. In half of its blocks the largest input of q, k and v is over thirty times
+# the median, and a hundredth of the inputs holds more than half of all squares. One input of `down_proj`, in block 11, is
+# over eight hundred times the median.
+#
+# Even so, few weights change places: fewer than one in eight, for every kind. But those that do meet large inputs.
+# Magnitude loses more than 1.5 times as much as Wanda for every kind, and more than three times for queries and keys.
+# </details>
+
+# %% tags=["we-checked"]
+kinds, far = by_kind(layers), layers["largest"]
+assert far.min() > 3 and far.idxmax() == "model.layers.11.mlp.down_proj" and far.max() > 800
+assert kinds.loc["q_proj", "largest"] > 30 and kinds.loc["q_proj", "top"] > 0.5
+assert kinds["moved"].max() < 1 / 8 and kinds["times"].min() > 1.5
+assert kinds.loc[["q_proj", "k_proj"], "times"].min() > 3
+print(f"checked: in all {len(far)} linears of SmolLM2 an input is over {far.min():.1f} times the median")
+
+# %% [markdown]
+# That was one linear at a time. Now all linears of SmolLM2 are pruned by each of the three criteria, and nothing is
+# trained afterwards. **Perplexity** says how well the model reads: roughly, between how many words it hesitates at every
+# step. Lower is better.
+
+# %%
 results = pd.read_csv(embedded("results", "smollm2", "sweep.csv"))
 dense = float(results.loc[results["method"] == "dense", "perplexity"].iloc[0])
 results = results[(results["method"] == "none") & results["sparsity"].str.endswith("%")]
@@ -729,10 +777,12 @@ show(figure, alt=f"Perplexity against zeros, three criteria. {title}.")
 # </details>
 #
 # To see a real model's own inputs, set `SPP_MODEL=smollm2` (after `spp-lite fetch smollm2`) and run this notebook again:
-# sections 2 to 5 then show its outliers and its errors (allow a quarter of an hour). The table above comes from this command;
-# [the page of results](../docs/results-smollm2.md) says which texts it takes.
+# sections 2 to 5 then show its outliers and its errors (allow a quarter of an hour). The numbers above come from these
+# commands, the first in a checkout of the repository; [the page of results](../docs/results-smollm2.md) names the texts.
 #
 # ```bash
+# python -m data.build.layers --calibration c4.jsonl  # the inputs
+#
 # spp-lite sweep --model smollm2 --methods none --pruners magnitude wanda sparsegpt --sparsity 50% 60% 70% --seeds 1 \
 #     --data alpaca.json --calibration c4.jsonl --calibration-samples 32 --calibration-length 512 \
 #     --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 --out my-results
