@@ -64,6 +64,11 @@ def to_sparse(model: nn.Module, *, densest: float = DENSEST) -> SparseReport:
     CPU (float32, float64) weights with a share of non-zeros of at most `densest` become CSR with int32 indices. Each
     dense weight is freed before the next is converted. What stays dense is in the report, with the reason. Raises
     SparsityError, and changes nothing, for another device or type, and on CUDA for zeros in another pattern.
+
+    >>> from spp_lite import load, prune, to_sparse
+    >>> model, _ = load("tiny")
+    >>> _ = prune(model, sparsity="90%", method="magnitude", progress=False)
+    >>> report = to_sparse(model)  # on a CPU: CSR
     """
     if getattr(model, "peft_config", None) is not None:
         raise SparsityError("the model carries an adapter: merge() it first")

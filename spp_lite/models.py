@@ -55,6 +55,11 @@ def load(
     A folder that save_sparse wrote is read, too.
     Raises ValueError for a folder that is no model, whose weights are cut off, missing or of other shapes, that has no
     tokenizer, and when the hub cannot be reached.
+
+    >>> from spp_lite import load
+    >>> model, tokenizer = load("tiny")
+    >>> type(model).__name__, model.training
+    ('LlamaForCausalLM', False)
     """
     source = resolve(name)
     tokenizer = load_tokenizer(source)

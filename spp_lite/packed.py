@@ -36,6 +36,14 @@ def save_sparse(
     """storage.save in the layout above: whole or not at all. load_sparse, and load, give the same bits back.
 
     card: text of a README.md beside them. Meanwhile the disk needs room for the dense model, too.
+
+    >>> import torch
+    >>> from spp_lite import load, load_sparse, prune, save_sparse
+    >>> model, tokenizer = load("tiny")
+    >>> _ = prune(model, sparsity="2:4", method="magnitude", progress=False)
+    >>> again, _ = load_sparse(save_sparse(model, tokenizer, "packed"))
+    >>> all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+    True
     """
     return save(model, tokenizer, folder, card=card, finish=pack_files)
 

@@ -70,7 +70,15 @@ def _acts_as_linear(layer: nn.Linear) -> bool:
 
 
 def norm_names(model: nn.Module) -> list[str]:
-    """The names of a model's norms, for modules_to_save of any PEFT adapter: few weights, which merging keeps."""
+    """The names of a model's norms, for modules_to_save of any PEFT adapter: few weights, which merging keeps.
+
+    >>> from spp_lite import SppConfig, load
+    >>> from spp_lite.adapter import norm_names, norm_weights
+    >>> model, _ = load("tiny")
+    >>> config = SppConfig(modules_to_save=norm_names(model))  # trains the norms beside the factors
+    >>> len(norm_weights(model)) == 2 * model.config.num_hidden_layers + 1
+    True
+    """
     if hasattr(model, "peft_config"):
         raise ValueError("the model carries an adapter: ask the plain model for its norms' names, then insert")
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_norm(module)}

@@ -36,6 +36,17 @@ class SppConfig(PeftConfig):
     decoder blocks, else names, a regex or "all-linear"; layers_to_transform: of these only the ones in the blocks of
     these numbers: the first number in a name, or the one after a layers_pattern. rank_pattern, scaling_pattern: name
     pattern → r, s. mask_…: filled in; compared when an adapter is loaded.
+
+    >>> from peft import get_peft_model
+    >>> from spp_lite import SppConfig, load, prune
+    >>> model, _ = load("tiny")
+    >>> _ = prune(model, sparsity="50%", method="magnitude", progress=False)
+    >>> adapted = get_peft_model(model, SppConfig(r=4, target_modules=["q_proj"]))
+    >>> layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
+    >>> type(layer).__name__, tuple(layer.spp_alpha["default"].shape) == (4, model.config.hidden_size)
+    ('SppLinear', True)
+    >>> type(adapted.base_model).__name__
+    'SppModel'
     """
 
     r: int = 16

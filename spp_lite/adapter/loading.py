@@ -26,6 +26,19 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
 
     trainable: to go on training it; else it is frozen, and the model in eval mode. Raises ValueError (SparsityError
     where the zeros differ) that names the folder, what is wrong and the way out; the model is then as it was.
+
+    >>> from peft import get_peft_model
+    >>> from spp_lite import SppConfig, load, prune
+    >>> from spp_lite.adapter import check_adapter_weights, load_adapter
+    >>> model, _ = load("tiny")
+    >>> _ = prune(model, sparsity="50%", method="magnitude", progress=False)
+    >>> adapted = get_peft_model(model, SppConfig())
+    >>> adapted.save_pretrained("adapter")
+    >>> check_adapter_weights(adapted, "adapter")
+    >>> adapted = load_adapter(adapted.unload(), "adapter", trainable=True)
+    >>> load_adapter(load("tiny")[0], "adapter")
+    Traceback (most recent call last):
+    spp_lite.pruning.sparsity.SparsityError: ...
     """
     folder = Path(folder).expanduser()
     config, tensors = _read_config(folder), _read_tensors(folder)

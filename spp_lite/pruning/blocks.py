@@ -67,6 +67,14 @@ def linears_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def block_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear of the decoder blocks, by full name, in the model's order."""
+    """Every linear of the decoder blocks, by full name, in the model's order.
+
+    >>> from spp_lite import load
+    >>> from spp_lite.pruning import block_linears, decoder_blocks
+    >>> model, _ = load("tiny")
+    >>> name, blocks = decoder_blocks(model)
+    >>> name, len(block_linears(model)) == 7 * len(blocks)
+    ('model.layers', True)
+    """
     prefix, blocks = decoder_blocks(model)
     return {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}

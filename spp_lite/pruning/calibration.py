@@ -102,6 +102,14 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
 
     calibration: LongTensors (batch, length), or dicts with input_ids and attention_mask (padding does not count).
     Peak memory: the model, one block's statistics, and the hidden states of all batches. Raises CalibrationError.
+
+    >>> import torch
+    >>> from spp_lite import load
+    >>> from spp_lite.pruning import walk
+    >>> model, _ = load("tiny")
+    >>> first = next(walk(model, [torch.arange(32).view(1, 32)]))
+    >>> sorted(first.linears)[-1]
+    'model.layers.0.self_attn.v_proj'
     """
     batches = [_as_inputs(batch, number) for number, batch in enumerate(calibration)]
     if not batches:

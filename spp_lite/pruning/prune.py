@@ -73,6 +73,18 @@ def prune(
     name pattern → ratio, the other linears sharing the rest; both meet the ratio over all linears to the weight.
     When it is stopped midway, finished layers are whole and the exception's note names them.
     Raises SparsityError and CalibrationError, each naming the layer, the value and the way out.
+
+    >>> from spp_lite import load, prune
+    >>> from spp_lite.models import embedded
+    >>> from spp_lite.recover.data import calibration_batches, read_texts
+    >>> model, tokenizer = load("tiny")
+    >>> texts = read_texts(embedded("text", "calibration.jsonl"))
+    >>> report = prune(model, calibration_batches(texts, tokenizer, samples=8, length=64), "2:4", progress=False)
+    >>> type(report).__name__, report.sparsity
+    ('PruningReport', 0.5)
+    >>> prune(model, [], "2:4")
+    Traceback (most recent call last):
+    spp_lite.pruning.blocks.CalibrationError: ...
     """
     skip, only = ((names,) if isinstance(names, str) else tuple(names) for names in (skip, only))
     sparsity, linears = Sparsity.parse(sparsity), _chosen(model, skip, only)

@@ -25,6 +25,13 @@ class Sparsity:
 
     ratio: share of zeros, 0 ≤ ratio < 1. n, m: keep n of every m consecutive inputs (then ratio = 1 − n/m).
     per_row: the ratio holds in every row, not only over the whole matrix.
+
+    >>> import torch
+    >>> from spp_lite import Sparsity
+    >>> Sparsity.parse("2:4").mask(torch.tensor([[0.1, 0.9, 0.5, 0.3]]))  # scores (out, in) → which weights stay
+    tensor([[False,  True,  True, False]])
+    >>> Sparsity.parse("75%").ratio, Sparsity.parse("2:8").ratio
+    (0.75, 0.75)
     """
 
     ratio: float
@@ -121,7 +128,13 @@ class Sparsity:
 
 
 def measure(weight: Tensor) -> float:
-    """Share of exact zeros."""
+    """Share of exact zeros.
+
+    >>> import torch
+    >>> from spp_lite.pruning import measure
+    >>> measure(torch.tensor([[0.0, 2.0], [3.0, 0.0]]))
+    0.5
+    """
     return 1 - int(torch.count_nonzero(weight)) / weight.numel()
 
 

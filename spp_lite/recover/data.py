@@ -39,6 +39,10 @@ def load_alpaca(name: str | Path | None = None, *, split: str = "train") -> Data
     name: "tiny" (embedded), a file (JSON, JSON Lines, Parquet, CSV), or a hub id such as "tatsu-lab/alpaca"; None:
     $SPP_DATA, else "tiny". split: "train", or "validation" where the source has one (a file is all "train").
     Raises ValueError for a record in which a field is no text; warns of blank ones, which are left out.
+
+    >>> from spp_lite import load_alpaca
+    >>> load_alpaca("tiny", split="validation").column_names
+    ['instruction', 'input', 'output']
     """
     name = str(os.environ.get("SPP_DATA") or "tiny" if name is None else name)
     path = embedded("tiny_alpaca") / f"{split}.json" if name == "tiny" else Path(name).expanduser()

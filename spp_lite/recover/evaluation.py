@@ -39,6 +39,14 @@ def evaluate(
     memory) or "auto". Returns one row per task and metric:
     task, metric ("acc" or "acc_norm", …), value, stderr, n, group (which has its own score and this task as a part; ""
     for what was asked). Raises ValueError for tasks that cannot be read, and for scores that are not finite.
+
+    >>> from spp_lite import evaluate, load
+    >>> model, tokenizer = load("tiny")
+    >>> table = evaluate(model, tokenizer, ["tiny_rte", "tiny_boolq"], limit=4, progress=False)
+    >>> table.columns.tolist()
+    ['task', 'metric', 'value', 'stderr', 'n', 'group']
+    >>> table.loc[table["metric"] == "acc", "task"].tolist()
+    ['tiny_rte', 'tiny_boolq']
     """
     from lm_eval.evaluator import evaluate as score
 

@@ -30,6 +30,11 @@ def perplexity(
     one every `stride` tokens (None: length, the protocol of SparseGPT and Wanda); a token is scored once, with all of
     its window before it. batch_size: windows at a time, fewer where a large vocabulary would fill the memory. tokens: of
     a long text, so many from its start. Raises ValueError when the text is shorter than two tokens, or the loss is not finite.
+
+    >>> from spp_lite import load, perplexity
+    >>> model, tokenizer = load("tiny")
+    >>> perplexity(model, tokenizer, ["Ada lives in the north.", "Bruno has a drum."], length=16) > 1
+    True
     """
     if tokens is not None and tokens < 2:
         raise ValueError(f"tokens={tokens}: perplexity needs at least two")
