@@ -1,16 +1,21 @@
 """Speed of pruning against the papers' looped form:  python -m benchmarks.pruning
 
 The references are written here from the papers' code: the loop over groups of columns, the stable full sort, one run of
-SparseGPT per weight. On a CUDA GPU also one LLaMA-7B block: seconds and peak memory of each criterion.
+SparseGPT per weight. Two blocks of LLaMA-7B's shape whose weights lie on disk: seconds and peak memory of each criterion,
+in a process each; on a CUDA GPU one block there.
 """
 
+import tempfile
 import time
+from multiprocessing import get_context
+from pathlib import Path
 
 import pandas as pd
 import torch
 import transformers
 
 import spp_lite
+from spp_lite.models import peak_memory
 from spp_lite.pruning.criteria import inverse_factor, sparsegpt_together
 from spp_lite.pruning.sparsity import Sparsity
 
@@ -125,6 +130,28 @@ def llama_block(tokens=128 * 2048):
     return pd.DataFrame(rows)
 
 
+def write_blocks(folder):
+    """Two blocks of LLaMA-7B's shape, random weights, bfloat16, in safetensors: 405 million weights in their linears."""
+    config = transformers.LlamaConfig(num_hidden_layers=2, vocab_size=1024)
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+def offloaded(folder, method, sparsity="2:4", tokens=8 * 512):
+    """Prune write_blocks()'s model while its weights lie on disk; print method, seconds to load and a block, GiB, zeros."""
+    start = time.perf_counter()
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    places |= {f"model.layers.{number}": "disk" for number in range(2)}
+    more = {"device_map": places, "offload_folder": Path(folder) / method, "dtype": torch.bfloat16}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **more)
+    loaded = time.perf_counter() - start
+    batches = [torch.randint(0, 1024, (1, 512)) for _ in range(tokens // 512)]
+    start = time.perf_counter()
+    report = spp_lite.prune(model, batches, sparsity, method=method, progress=False)
+    block = (time.perf_counter() - start) / 2
+    print(f"{method:9} {loaded:5.0f} s to load, {block:5.0f} s a block, peak {peak_memory() / 2**30:.1f} GiB, {report}")
+
+
 def main():
     """Print the tables."""
     rows: list[dict] = []
@@ -132,6 +159,13 @@ def main():
     sparsegpt(rows)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; median of 5, seconds")
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    print("two blocks of LLaMA-7B's shape, bfloat16, on disk; 8 windows of 512 tokens")
+    with tempfile.TemporaryDirectory() as folder:
+        write_blocks(folder)
+        for method in ("magnitude", "wanda", "sparsegpt"):
+            process = get_context("spawn").Process(target=offloaded, args=(folder, method))
+            process.start()
+            process.join()
     if torch.cuda.is_available():
         print(torch.cuda.get_device_name())
         print(llama_block().to_string(index=False, float_format="{:.2f}".format))
