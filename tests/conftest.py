@@ -1,6 +1,7 @@
 """Shared by all tests: threads, order, progress, and what every notebook run under nbmake must keep: offline, in memory."""
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -8,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from progress import Progress
+from progress import Progress, usual
 
 HERE = Path(__file__).parent
 _SCRATCH = Path(tempfile.mkdtemp(prefix="spp-lite-kernels-"))
@@ -28,7 +30,7 @@ os.environ["SPP_NOTEBOOK_PEAKS"] = str(_SCRATCH / "peaks")
 BUDGETS = json.loads((HERE.parent / "notebooks" / "budgets.json").read_text())
 MEMORY = 1.5e6  # kB
 REAL = Path(os.environ.get("SPP_REAL_DATA", HERE.parents[1] / "shared" / "real-data"))
-LAST = ("test_colab.py", "test_jupyterlab.py")
+ALONE = ("test_exercises.py", "test_real_model.py")  # their tests share nothing
 
 
 def pytest_configure(config):
@@ -36,13 +38,37 @@ def pytest_configure(config):
         config.pluginmanager.register(Progress(config, BUDGETS))
 
 
+def share(name):
+    """What one process does in a row: a file, for its fixtures, but a notebook at a time where they have none."""
+    file, _, _ = name.partition("::")
+    return name if file.endswith(ALONE) else file
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Unit tests first, then notebooks and whole jobs, then Colab and the browser."""
+def pytest_collection_modifyitems(config, items):
+    """Unit tests first; then notebooks and whole jobs, the longest first: the processes end together."""
+    before = config.cache.get("spp/seconds", {}) if hasattr(config, "cache") else {}
+    seconds = Counter()
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker("slow")
-    items.sort(key=lambda item: (item.path.name in LAST, item.get_closest_marker("slow") is not None))
+        if item.get_closest_marker("slow"):
+            seconds[share(item.nodeid)] += usual(item.nodeid, before, BUDGETS, otherwise=30)
+    items.sort(key=lambda item: -seconds[share(item.nodeid)] if item.get_closest_marker("slow") else -math.inf)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the processes their shares, in the order above."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Shares(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return share(nodeid)
+
+    return Shares(config, log)
 
 
 @pytest.fixture(scope="session")

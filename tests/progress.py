@@ -13,6 +13,12 @@ SLOW = 10  # seconds from which a test gets lines of its own
 EXECUTED = re.compile(r"(?:^notebooks/|test_exercises.*\[|test_real_model.*\[|test_jupyterlab.*\[)(\d\d)_")
 
 
+def usual(name: str, before: dict, budgets: dict, otherwise: float = 0.3) -> float:
+    """The seconds that a test takes: as last here, else the notebook's, else otherwise."""
+    number = EXECUTED.search(name)
+    return before.get(name, budgets[number[1]]["measured"] if number else otherwise)
+
+
 def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
@@ -31,9 +37,7 @@ class Progress:
         if self.expected or self.config.option.collectonly:
             return
         for name in names:
-            number = EXECUTED.search(name)
-            usual = self.budgets[number[1]]["measured"] if number else 0.3
-            self.expected[name] = self.before.get(name, usual)
+            self.expected[name] = usual(name, self.before, self.budgets)
             self.left[name.split("::")[0]] += 1
         self.say(f"{len(self.expected)} tests in {len(self.left)} files")
 
