@@ -5,6 +5,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 
+@pytest.mark.parametrize("kernel", ["python3", pytest.param("warm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "code",
     [
@@ -12,7 +13,8 @@ from nbclient.exceptions import CellExecutionError
         "import socket; socket.create_connection(('93.184.215.14', 80), timeout=3)",
     ],
 )
-def test_a_cell_that_asks_the_network_fails(code, execute):
+def test_a_cell_that_asks_the_network_fails(code, kernel, execute, request):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    kernel = request.getfixturevalue("warm") if kernel == "warm" else kernel
     with pytest.raises(CellExecutionError, match="must work offline"):
-        execute(notebook)
+        execute(notebook, kernel)
