@@ -1,5 +1,6 @@
 """The merge proves its zeros or leaves everything as it was; the HiRA export is exact in a process without spp_lite."""
 
+import itertools
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, BertForTokenClassification, BertM
 
 from spp_lite import SppConfig, merge, prune, to_hira
 from spp_lite.adapter import load_adapter
+from spp_lite.adapter.config import FORMS
 from spp_lite.adapter.tuner import SppLinear
 from spp_lite.models import save
 from spp_lite.pruning.blocks import block_linears
@@ -277,32 +279,43 @@ def test_what_cannot_be_merged_is_named():
         merge(model)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"r": 4, "modules_to_save": ["lm_head"]}, {"form": "spp", "r": 5, "scaling": 0.7, "rank_pattern": {"q_proj": 3}},
-     {"r": 3, "rank_pattern": {"k_proj": 5}}],
-)  # fmt: skip
-def test_hira_export_is_exact_in_stock_peft(tmp_path, config):
-    model = adapted(**config)
-    for name, parameter in model.named_parameters():
-        if "modules_to_save" in name:
-            parameter.data.add_(torch.randn(parameter.shape), alpha=0.1)
-    small().save_pretrained(tmp_path / "base")
-    to_hira(model, tmp_path / "hira")
+HIRA = [
+    {"r": 4, "modules_to_save": ["lm_head"]}, {"form": "spp", "r": 5, "scaling": 0.7, "rank_pattern": {"q_proj": 3}},
+    {"r": 3, "rank_pattern": {"k_proj": 5}},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Models by form and number, and the folder of their exports with the logits that stock PEFT gets in one process."""
+    folder, models = tmp_path_factory.mktemp("hira"), {}
+    small().save_pretrained(folder / "base")
+    for form, (number, config) in itertools.product(FORMS, enumerate(HIRA)):
+        model = models[f"{form}{number}"] = adapted(**{"form": form, **config})
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.data.add_(torch.randn(parameter.shape), alpha=0.1)
+        to_hira(model, folder / f"{form}{number}")
     code = f"""
 import sys, torch, peft
 from transformers import AutoModelForCausalLM
-base = AutoModelForCausalLM.from_pretrained({str(tmp_path / "base")!r})
-model = peft.PeftModel.from_pretrained(base, {str(tmp_path / "hira")!r}).eval()
-assert "spp_lite" not in sys.modules and model.peft_config["default"].peft_type == "HIRA"
-with torch.no_grad():
-    torch.save(model(input_ids=torch.tensor({IDS.tolist()})).logits, {str(tmp_path / "logits.pt")!r})
+for name in {list(models)}:
+    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), name).eval()
+    assert "spp_lite" not in sys.modules and model.peft_config["default"].peft_type == "HIRA"
+    with torch.no_grad():
+        torch.save(model(input_ids=torch.tensor({IDS.tolist()})).logits, name + ".pt")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr[-1000:]
-    found = torch.load(tmp_path / "logits.pt", weights_only=True)
-    torch.testing.assert_close(found, logits(model), rtol=1e-5, atol=1e-6)
-    saved = peft.PeftConfig.from_pretrained(str(tmp_path / "hira")).modules_to_save
+    return models, folder
+
+
+@pytest.mark.parametrize("number, config", enumerate(HIRA))
+def test_hira_export_is_exact_in_stock_peft(exported, form, number, config):
+    (models, folder), name = exported, f"{form}{number}"
+    found = torch.load(folder / f"{name}.pt", weights_only=True)
+    torch.testing.assert_close(found, logits(models[name]), rtol=1e-5, atol=1e-6)
+    saved = peft.PeftConfig.from_pretrained(str(folder / name)).modules_to_save
     assert saved == config.get("modules_to_save")
 
 
