@@ -560,7 +560,8 @@ both = {"The tiny model" if TINY else "This model": weights_of(model), "SmolLM2-
 # %%
 mine, its = (table["larger_0.1"].median() for table in both.values())
 title = f"One weight in 1,000 is above {mine:.1f} times the mean size here, {its:.1f} in SmolLM2"
-alt = f"Sizes that few weights exceed, by kind of linear, two models. {title}; a bell: {BELL[-1]:.1f}."
+about = "Sizes that few weights exceed, by kind of linear, two models"
+alt = f"{about}. {title}; a bell: {BELL[-1]:.1f}."
 show(plot_weight_tails(both, f"{title} (bell: {BELL[-1]:.1f})"), alt=alt)
 
 # %% [markdown]

@@ -713,7 +713,8 @@ both["SmolLM2-135M"] = layers
 
 # %%
 mine, its = (table["largest"].median() for table in both.values())
-title = f"In half of the linears the largest input is over {mine:.1f} times the median here, {its:.0f} in SmolLM2"
+found = f"{mine:.1f} times the median here, {its:.0f} in SmolLM2"
+title = f"In half of the linears the largest input is over {found}"
 show(plot_input_tails(both, title), alt=f"Largest input by block, two models, log scale. {title}.")
 
 # %% [markdown]
