@@ -12,7 +12,7 @@ SOURCES := pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 export OMP_WAIT_POLICY ?= passive  # spp_lite/__init__.py says why
 
-.PHONY: help demo real test quick lab check notebooks slides wheel offline clean
+.PHONY: help demo real test quick lab check notebooks slides site wheel offline clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ notebooks: $(VENV)/all  ## build and execute the notebooks from notebooks/src
 
 slides: $(VENV)/all  ## build the workshop's slides and cheat sheet as HTML that needs no network: workshop/html
 	$(BIN)/python workshop/build.py
+
+site: $(VENV)/all  ## build dist/site: notebooks whose labs play without a kernel, documents, reference, search; opens from disk
+	$(BIN)/python -m website
 
 wheel: $(VENV)/all  ## build the wheel, which carries the embedded model and data
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,0 +1,93 @@
+"""A reader opens the site from disk in a real browser: every lab moves by keyboard, search finds, axe finds nothing serious.
+
+Renders all labs ahead, unless dist/site-labs has them. Skipped, with the reason, where there is no Chromium.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_site import check_lab
+
+from website.__main__ import NOTEBOOKS, ROOT, build
+
+SHOTS = ROOT / "results" / "browser"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PAGES = ["index", "notebooks/00_start_here", "docs/results", "reference/spp_lite.adapter", "workshop/README",
+         "spp_lite/adapter/kernels.py"]  # fmt: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("site"), ROOT / "dist" / "site-labs").parent
+
+
+@pytest.fixture(scope="module")
+def page(site):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = chromium.new_page(viewport={"width": 1280, "height": 900})
+        tab.set_default_timeout(600_000)  # a stalling machine fails no test
+        tab.errors = []
+        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+        tab.on("requestfailed", lambda request: tab.errors.append(request.url))
+        yield tab
+        assert not tab.errors
+        chromium.close()
+
+
+def look(lab):
+    return lab.locator("img").get_attribute("src"), lab.locator(".read-out").inner_text()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_control_of_every_lab_moves_picture_or_read_out(site, page, notebook):
+    address = site / "notebooks" / f"{notebook.stem}.html"
+    check_lab(address, notebook)
+    page.goto(address.as_uri())
+    assert page.locator(".lab").count() == str(notebook.read_text()).count('"lab"\n')
+    for lab in page.locator(".lab").all():
+        for control in lab.locator("input, select").all():
+            seen = {look(lab)}
+            control.focus()
+            for key in ("Home", "ArrowDown", "End"):  # a slider takes all three arrows, a menu the vertical ones
+                page.keyboard.press(
+                    "ArrowRight" if key == "ArrowDown" and "range" in control.evaluate("e => e.type") else key
+                )
+                seen.add(look(lab))
+            assert len(seen) >= 2, control.evaluate("e => e.labels[0].textContent")
+            assert lab.locator("img").evaluate("e => e.decode().then(() => e.naturalWidth)") > 0
+            assert lab.locator("img").get_attribute("alt") == look(lab)[1]
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".lab").first.screenshot(path=SHOTS / f"site-{notebook.stem}.png")
+
+
+@pytest.mark.parametrize("name", [*PAGES, *(f"notebooks/{path.stem}" for path in NOTEBOOKS[1:])])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_serious_and_nothing_is_cut_off(site, page, name, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto((site / f"{name}.html").as_uri())
+    found = Axe().run(page).response["violations"]
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert not serious, [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in serious]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_search_finds_from_the_keyboard(site, page):
+    page.goto((site / "notebooks" / "00_start_here.html").as_uri())
+    page.keyboard.press("/")
+    page.keyboard.type("row_blocks")
+    first = page.locator("#results a").first
+    first.wait_for()
+    assert re.search(r"\d+ sections", page.locator("#results p").first.inner_text())
+    first.click()
+    assert "row_blocks" in page.locator("main").inner_text()
+    assert Path(page.url).name.split("#")[0].endswith(".html") and page.url.startswith(site.as_uri())
