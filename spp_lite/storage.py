@@ -1,4 +1,4 @@
-"""The disk and the machine: embedded files, folders written whole or not at all, fingerprints, versions, memory.
+"""The disk and the machine: embedded files, model folders, fingerprints, versions, memory.
 
 Knows how a model is saved. Knows nothing about how one is found or loaded.
 """
@@ -19,10 +19,13 @@ import torch
 from accelerate.utils import align_module_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .writing import SCRATCH, written_whole
+
 PACKAGES = ("spp_lite", "torch", "transformers", "peft", "datasets", "accelerate", "lm_eval", "numpy", "pandas")
 OURS = re.compile(  # what a model folder holds, and so what writing another model there may replace
     r"(generation_)?config\.json|model[-.\w]*\.safetensors(\.index\.json)?|(special_tokens_map|added_tokens|vocab)\.json"
     r"|tokenizer(_config)?\.(json|model)|merges\.txt|chat_template\.\w+|pruning_report\.csv|README\.md|\.gitattributes"
+    rf"|{re.escape(SCRATCH)}"
 )
 
 
@@ -69,8 +72,10 @@ def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence 
         foreign = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
         if foreign:
             raise ValueError(f"{folder} exists and is not a model folder alone ({foreign[0]} is there): choose another")
+    if model and there == folder and not folder.is_mount():
+        there = folder.parent  # where the new one is written beside it
     try:
-        with tempfile.NamedTemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=there):  # without a name, where the system can: a killed process leaves none
             free = shutil.disk_usage(there).free
     except OSError as error:
         raise ValueError(f"nothing can be written to {folder}: {error.strerror} at {there}") from None
@@ -99,10 +104,7 @@ def save(
     _check_plain(model)
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     folder = require_writable(folder, model=True, size=size)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mount = folder.is_mount()  # cannot be renamed, and may be another disk than its parent
-    with tempfile.TemporaryDirectory(dir=folder if mount else folder.parent, prefix=f".{folder.name}-") as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
+    with written_whole(folder, last="config.json") as new:
         model.save_pretrained(new)
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
@@ -112,17 +114,6 @@ def save(
             shutil.copy(folder / "README.md", new)  # somebody's own
         if finish is not None:
             finish(new)
-        if mount:
-            _replace_files(new, folder)
-            return folder
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
     return folder
 
 
@@ -131,14 +122,6 @@ def _check_plain(model: PreTrainedModel) -> None:
         raise ValueError("the model carries an adapter: merge() it first, or save the adapter with save_pretrained()")
     if sparse := next((name for name, value in model.named_parameters() if not is_dense(value)), None):
         raise ValueError(f"{sparse} is in a form for inference: save the model before to_sparse(), or load it again")
-
-
-def _replace_files(new: Path, folder: Path) -> None:
-    """Put new's files in the place of folder's own; without config.json, which comes last, it is no model."""
-    for path in sorted((p for p in folder.iterdir() if p.is_file()), key=lambda p: p.name != "config.json"):
-        path.unlink()
-    for path in sorted(new.iterdir(), key=lambda p: p.name == "config.json"):
-        path.rename(folder / path.name)
 
 
 def version(package: str) -> str:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 HOUSE = {  # rooms and their files, from the ground up: a file imports only what stands before it, wherever the import is
-    "storage": [], "packed": [], "convert": [], "models": [],
+    "writing": [], "storage": [], "packed": [], "convert": [], "models": [],
     "pruning": ["sparsity", "criteria", "blocks", "calibration", "allocation", "prune"],
     "inference": [],
     "adapter": ["kernels", "base", "config", "layer", "tuner", "merging", "loading"],
@@ -104,7 +104,7 @@ def test_imports_run_one_way_and_files_stay_short(path):
 
 def test_the_core_does_not_grow():
     core = [path for path in MODULES if "teaching" not in path.parts]
-    assert sum(len(path.read_text().splitlines()) for path in core) <= 6_205
+    assert sum(len(path.read_text().splitlines()) for path in core) <= 6_540
 
 
 def test_functions_are_short():

@@ -4,8 +4,6 @@ Works on any PEFT adapter whose layers can merge: SPP passes, LoRA is caught ref
 """
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from ..models import require_writable
 from ..pruning.sparsity import SparsityError, find_pattern, measure
+from ..writing import added, alone
 from .base import check_base, is_quantised, read, restored_on_error
 from .config import plain
 from .kernels import row_blocks
@@ -50,6 +49,14 @@ def merge(peft_model: PeftModel) -> tuple[nn.Module, MergeReport]:
     Checks on the model that is returned: in every layer that the adapter changes, or replaces (modules_to_save), zeros
     are still zero, n:m patterns intact, weights finite; its logits on probe tokens are the adapted model's, heads tied
     as its config says. Raises SparsityError, and leaves the model as it was, when a check fails.
+
+    >>> from peft import get_peft_model
+    >>> from spp_lite import SppConfig, load, merge, prune
+    >>> model, _ = load("tiny")
+    >>> _ = prune(model, sparsity="2:4", method="magnitude", progress=False)
+    >>> merged, proof = merge(get_peft_model(model, SppConfig()))
+    >>> type(proof).__name__, proof.table["pattern"].unique().tolist(), proof.table["after"].unique().tolist()
+    ('MergeReport', ['2:4'], [0.5])
     """
     before, layers = _weights_before(peft_model), _tuner_layers(peft_model)
     model, training = peft_model.base_model.model, peft_model.training
@@ -189,6 +196,15 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
     W ⊙ s R(α)β = W ⊙ (B A) with A = α and B (out, r) one-hot by block, B[i, block(i)] = s · β_i (HiRA has no scale). The
     direct form takes rank r + 1: R(α)(1 + β) + β = B A with A = [α; 1], B[i, block(i)] = 1 + β_i, B[i, r] = β_i.
     Raises ValueError for another kind of adapter.
+
+    >>> import json
+    >>> from peft import get_peft_model
+    >>> from spp_lite import SppConfig, load, prune, to_hira
+    >>> model, _ = load("tiny")
+    >>> _ = prune(model, sparsity="50%", method="magnitude", progress=False)
+    >>> folder = to_hira(get_peft_model(model, SppConfig()), "hira")
+    >>> json.loads((folder / "adapter_config.json").read_text())["peft_type"]
+    'HIRA'
     """
     layers = {name: layer for name, layer in _tuner_layers(peft_model).items() if hasattr(layer, "spp_alpha")}
     layers = {name: layer for name, layer in layers.items() if adapter_name in layer.scaling}
@@ -212,12 +228,9 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
     there = json.loads((folder / CONFIG).read_text()).get("peft_type") if (folder / CONFIG).is_file() else "HIRA"
     if (folder / "config.json").exists() or there != "HIRA":
         raise ValueError(f"{folder} holds a model or another adapter, which would be lost: name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_file(tensors, Path(scratch) / "adapter_model.safetensors")
-        config.save_pretrained(scratch)
-        for name in ("adapter_model.safetensors", CONFIG):
-            os.replace(Path(scratch) / name, folder / name)
+    with alone(folder), added(folder, last=CONFIG) as new:
+        config.save_pretrained(new)
+        save_file(tensors, new / "adapter_model.safetensors")
     return folder
 
 

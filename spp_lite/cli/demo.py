@@ -31,6 +31,7 @@ def run(options) -> None:
     from ..experiment.table import write_table
     from ..models import environment, save
     from ..recover.evaluation import chance_accuracy
+    from ..writing import replaced
 
     folders = _folders(options)
     recipe = _with_settings(_recipe(options), options)
@@ -47,7 +48,8 @@ def run(options) -> None:
     value = "accuracy" if recipe.tasks else "perplexity"
     chance = chance_accuracy() if recipe.tasks == "tiny" else None
     figure = plot_accuracy_vs_sparsity(result, value=value, chance=chance, title=f"{recipe.model}, {recipe.pruner}")
-    figure.savefig(options.out / "demo.png", dpi=120)
+    with replaced(options.out / "demo.png") as new:
+        figure.savefig(new, dpi=120)
     columns = [name for name in SUMMARY if name in result]
     print(result[columns].to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     print(f"wrote {table} and {options.out / 'demo.png'}")

@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -49,10 +51,10 @@ def run(options) -> None:
     from .. import SppConfig, finetune, load, load_alpaca
     from ..adapter import norm_names
     from ..models import environment, model_name, require_writable
-    from ..recover.checkpoints import NOTE
+    from ..writing import alone
 
     ours, args = _settings(options)
-    require_writable(args.output_dir, keep=(model_name(ours.model), ours.teacher))
+    folder = require_writable(args.output_dir, keep=(model_name(ours.model), ours.teacher))
     args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns where there is nothing to pin for
     records = load_alpaca(ours.data)
     model, tokenizer = load(ours.model)
@@ -62,13 +64,26 @@ def run(options) -> None:
     adapted = peft.get_peft_model(model, SppConfig(**kept, modules_to_save=norms))
     kept = {name: getattr(ours, name) for name in ("cutoff", "train_on_inputs", "norm_learning_rate")}
     teacher = load(ours.teacher)[0] if ours.teacher else None
-    output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
-    if args.process_index == 0:
-        adapted.save_pretrained(args.output_dir)
-        ours.model, ours.data = model_name(ours.model), str(ours.data or os.environ.get("SPP_DATA") or "tiny")
-        made_by = asdict(ours) | output.metrics["made_by"] | {"versions": environment()}
-        (Path(args.output_dir) / NOTE).write_text(json.dumps(made_by | {"steps": output.global_step}, indent=2))
-        print(f"{output.global_step} steps, training loss {output.training_loss:.4f}; adapter in {args.output_dir}")
+    with alone(folder) if args.process_index == 0 else nullcontext():
+        output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
+        if args.process_index == 0:
+            ours.model, ours.data = model_name(ours.model), str(ours.data or os.environ.get("SPP_DATA") or "tiny")
+            made_by = {"versions": environment(), "steps": output.global_step}
+            _save(adapted, asdict(ours) | output.metrics["made_by"] | made_by, folder)
+            print(f"{output.global_step} steps, training loss {output.training_loss:.4f}; adapter in {args.output_dir}")
+
+
+def _save(adapted, made_by: dict, folder: Path) -> None:
+    """The adapter and what made it, beside checkpoints and whatever else is there; its settings come last."""
+    from ..recover.checkpoints import NOTE
+    from ..writing import added
+
+    with added(folder, last="adapter_config.json") as new:
+        new.mkdir()
+        if (folder / "README.md").is_file():
+            shutil.copy(folder / "README.md", new)  # PEFT writes into what is there
+        adapted.save_pretrained(new)
+        (new / NOTE).write_text(json.dumps(made_by, indent=2))
 
 
 def _settings(options):

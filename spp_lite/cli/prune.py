@@ -35,8 +35,7 @@ def run(options) -> None:
     model, tokenizer = load(options.model)
     chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
     report = prune(model, batches, sparsity, method=options.method, **chosen)
-    save(model, tokenizer, folder)
-    report.table.to_csv(folder / "pruning_report.csv", index=False)
+    save(model, tokenizer, folder, finish=lambda new: report.table.to_csv(new / "pruning_report.csv", index=False))
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
     print(report)
     print(f"wrote the pruned model and pruning_report.csv to {folder}")

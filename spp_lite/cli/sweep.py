@@ -44,6 +44,7 @@ def run(options) -> None:
 
     from ..experiment.panels import plot_budgets
     from ..experiment.report import SCORES
+    from ..writing import replaced
 
     plan, budgets = _plan(options), sorted(set(options.steps))
     options.steps, options.calibration_samples = budgets[0], 3 * options.calibration_samples
@@ -61,7 +62,8 @@ def run(options) -> None:
     score = next(name for name in SCORES if name in table)
     for pruner in filter("dense".__ne__, table["pruner"].unique()):
         path = options.out / f"budgets_{pruner}.png"
-        plot_budgets(table[table["pruner"] == pruner], value=score).savefig(path, dpi=120)
+        with replaced(path) as new:
+            plot_budgets(table[table["pruner"] == pruner], value=score).savefig(new, dpi=120)
         print(f"wrote {path}")
 
 
@@ -85,12 +87,14 @@ def _report(table, out: Path, tiny: bool) -> None:
     """Print a table's cells, draw its figures, say what was written."""
     from ..experiment.report import figures_of, texts_of
     from ..recover.evaluation import chance_accuracy
+    from ..writing import replaced
 
     print(*(f"\n{text}" for text in texts_of(table)), sep="\n")
     paths = []
     for name, figure in figures_of(table, chance_accuracy() if tiny else None).items():
         paths.append(str(out / f"{name}.png"))
-        figure.savefig(paths[-1], dpi=120)
+        with replaced(out / f"{name}.png") as new:
+            figure.savefig(new, dpi=120)
     failed = int(table["error"].fillna("").ne("").sum())
     print(f"wrote {out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {', '.join(paths)}")
 
@@ -148,7 +152,8 @@ def _table(recipe, runs, path: Path, jobs: int, say):
     from ..experiment.table import make_room, sweep
     from ..models import load
 
-    if path.exists() and (note := make_room(path, recipe.identity(load(recipe.model)[0]))):
+    there = any(path.parent.glob(f"{path.stem}*{path.suffix}"))  # it, or one that was put aside
+    if there and (note := make_room(path, recipe.identity(load(recipe.model)[0]))):
         print(note, flush=True)
     return sweep(recipe, runs, path, jobs=jobs, say=say)
 

@@ -5,20 +5,22 @@ Knows what a run is called, not how it is done (runs.py).
 
 import hashlib
 import itertools
+import multiprocessing
 import os
-import tempfile
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import fields, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..models import load, require_writable
+from ..writing import alone, replaced
 from .recipe import IDENTITY, Recipe, Run, trains
 from .runs import do_run
 from .statistics import finite, is_pattern, ratio_of
@@ -132,21 +134,24 @@ def differences(table: pd.DataFrame, made: Mapping[str, str]) -> list[str]:
 def make_room(path: Path, made: Mapping[str, str]) -> str:
     """Put a table that something else made aside under a name of its own, and take back the one that `made` made, where
     that was put aside before; returns the sentence that says so, or "" where the table may be gone on with."""
-    table = read_table(path)
-    if not len(table) or not (other := differences(table, made)):
-        return ""
 
     def name(identity: Mapping[str, str]) -> Path:
         digest = hashlib.sha256(repr([identity[column] for column in IDENTITY]).encode()).hexdigest()
         return path.with_name(f"{path.stem}.{digest[:8]}{path.suffix}")
 
-    aside = name(table.reindex(columns=IDENTITY).iloc[0])
-    while aside.exists():
-        aside = aside.with_suffix(f".more{path.suffix}")
-    os.replace(path, aside)
-    if name(made).exists():
-        os.replace(name(made), path)
-    return f"the rows of {path} were made otherwise ({'; '.join(other)}): they are kept in {aside.name}"
+    with alone(path):
+        table, note = read_table(path), ""
+        if len(table):
+            if not (other := differences(table, made)):
+                return ""
+            aside = name(table.reindex(columns=IDENTITY).iloc[0])
+            while aside.exists():
+                aside = aside.with_suffix(f".more{path.suffix}")
+            os.replace(path, aside)
+            note = f"the rows of {path} were made otherwise ({'; '.join(other)}): they are kept in {aside.name}"
+        if name(made).exists():
+            os.replace(name(made), path)
+        return note
 
 
 def sweep(
@@ -158,12 +163,8 @@ def sweep(
     this one are shared among them. say: told each row. A run that fails (diverges, say) gets a row with its error and no
     score. Raises ValueError, before any run, for a table whose rows another model, data, … made.
     """
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    try:
-        with FileLock(Path(tempfile.gettempdir()) / f"spp-lite-{name}.lock", timeout=0):
-            return _sweep(recipe, runs, path, jobs, say)
-    except Timeout:
-        raise ValueError(f"another sweep is writing {path}: wait for it, or name another --out") from None
+    with alone(path):
+        return _sweep(recipe, runs, path, jobs, say)
 
 
 def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Callable[[str], None]) -> pd.DataFrame:
@@ -182,15 +183,18 @@ def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Call
         recipe = replace(recipe.tokenized(tokenizer), progress=False)
     del model
     rows = table.to_dict("records")
-    bar = tqdm(_rows(recipe, runs, jobs), total=len(runs), desc=path.stem, disable=None if runs else True)
-    for number, row in enumerate(bar, 1):
-        if row.get("model", made["model"]) != made["model"]:
-            raise ValueError(f"{recipe.model} was replaced while its sweep went on: start again, with another --out")
-        rows.append(row | made)
-        write_table(pd.DataFrame(rows), path)
-        what = " ".join(str(row[name]) for name in KEY)
-        scores = [f"{name} {row[name]:.4g}" for name in SCORES if name in row]
-        say(f"{number} of {len(runs)}: {what}: {row['error'] or ', '.join(scores)} ({row['seconds']:.0f} s)")
+    with closing(_rows(recipe, runs, jobs)) as found:  # stopped, it ends its processes
+        bar = tqdm(found, total=len(runs), desc=path.stem, disable=None if runs else True)
+        for number, row in enumerate(bar, 1):
+            if row.get("model", made["model"]) != made["model"]:
+                raise ValueError(
+                    f"{recipe.model} was replaced while its sweep went on: start again, with another --out"
+                )
+            rows.append(row | made)
+            write_table(pd.DataFrame(rows), path)
+            what = " ".join(str(row[name]) for name in KEY)
+            scores = [f"{name} {row[name]:.4g}" for name in SCORES if name in row]
+            say(f"{number} of {len(runs)}: {what}: {row['error'] or ', '.join(scores)} ({row['seconds']:.0f} s)")
     return pd.DataFrame(rows)
 
 
@@ -198,28 +202,34 @@ def _rows(recipe: Recipe, runs: Sequence[Run], jobs: int) -> Iterator[dict]:
     if jobs == 1:
         yield from (do_run(recipe, run) for run in runs)
         return
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    threads, others = max(1, torch.get_num_threads() // jobs), multiprocessing.active_children()
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (threads,)) as pool:
         futures = [pool.submit(do_run, recipe, run) for run in runs]
         try:
             yield from (future.result() for future in as_completed(futures))
-        finally:
+        except BaseException:  # Ctrl-C too: nobody waits for runs whose rows are not wanted
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in {*multiprocessing.active_children()}.difference(others):
+                process.terminate()
+            raise
+
+
+def _begin(threads: int) -> None:
+    """In a process of a sweep: it leaves Ctrl-C to the one that started it, and ends with that one, however that ends."""
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a CSV under a temporary name and rename it: a full disk leaves the old table whole. Returns path.
+    """Write a CSV whole or not at all, see replaced(). Returns path.
 
     What made a row comes last, so that a row that was cut short cannot pass for one that was not.
     """
     table = table[sorted(table, key=IDENTITY.__contains__)]
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.new")
-        table.to_csv(scratch, index=False)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}): what was there is still there") from None
+    with replaced(path) as new:
+        table.to_csv(new, index=False)
     return path

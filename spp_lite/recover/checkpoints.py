@@ -5,6 +5,7 @@ Knows the files that transformers.Trainer writes. Knows nothing about losses.
 
 import hashlib
 import json
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,20 +13,20 @@ from pathlib import Path
 from datasets import Dataset
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from ..adapter import check_adapter_weights
 from ..models import environment, fingerprint
 
-NOTE = "spp_run.json"  # beside every checkpoint: what made it
+NOTE, STATE = "spp_run.json", "trainer_state.json"  # a checkpoint's first file, what made it, and its last
 SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor",
     "bf16", "fp16",
 )  # fmt: skip
 
 
-class Note(TrainerCallback):
-    """Writes beside every checkpoint what made it, and compares when a run is resumed."""
+class Note:
+    """What makes a run's checkpoints: stands in every one, and is compared when a run is resumed."""
 
     def __init__(self, model, rows: Dataset, args: TrainingArguments, teacher, norm_rate: float | None) -> None:
         digest = hashlib.sha256(json.dumps([rows["input_ids"][:], rows["labels"][:]]).encode())
@@ -41,55 +42,93 @@ class Note(TrainerCallback):
             **{name: str(getattr(args, name)) for name in SETTINGS},  # a resumed run would keep the old ones
         }
 
-    def on_save(self, args, state, control, **kwargs) -> None:
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / NOTE).write_text(json.dumps(self.made_by | {"versions": environment()}, indent=2))
+    def begin(self, checkpoint: Path) -> None:
+        """Before anything else of it is written. Another's of the same step is no longer whole from here on."""
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / STATE).unlink(missing_ok=True)
+        (checkpoint / NOTE).write_text(json.dumps(self.made_by | {"versions": environment()}, indent=2))
 
-    def compare(self, checkpoint: Path) -> None:
-        """Raise ValueError when this run would go on with something else than what made the checkpoint."""
+    def differs(self, checkpoint: Path) -> str:
+        """What this run has otherwise than what made the checkpoint; "" for nothing."""
         if not (checkpoint / NOTE).is_file():
             warnings.warn(f"{checkpoint} has no {NOTE}: nobody can tell what base and records made it", stacklevel=2)
-            return
+            return ""
         there = json.loads((checkpoint / NOTE).read_text())
         for key, now in self.made_by.items():
             if there.get(key) != now and (key in there or key not in SETTINGS):  # older notes lack them
-                raise ValueError(
-                    f"{checkpoint} was made with another {key} ({there.get(key)}, now {now}): go on with what made it, "
-                    "or name another output_dir"
-                )
+                return f"was made with another {key} ({_change(there.get(key), now)})"
+        return ""
+
+
+def _change(then, now) -> str:
+    """What is otherwise, of two settings or of the first that differs in two groups of them."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        key = next(key for key in now | then if then.get(key) != now.get(key))
+        return f"{key}: {_change(then.get(key), now.get(key))}"
+    return f"{then}, now {now}"
 
 
 def whole_checkpoint(model, args: TrainingArguments, note: Note) -> str | bool:
-    """The last whole checkpoint, where one is wanted; one that was cut short is named and passed over."""
-    wanted = args.resume_from_checkpoint
+    """The last checkpoint, where one is wanted, that is whole and this run's own; what is passed over is named.
+
+    Raises ValueError for one that was asked for by name, and where all are another run's, which would be written over.
+    """
+    wanted, others, torn = args.resume_from_checkpoint, {}, {}
     if wanted in (None, False, "False", "false"):
         return False
     if automatic := wanted in (True, "True", "true"):
         found = [path for path in Path(args.output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
     elif not (found := [Path(wanted)])[0].is_dir():
         raise ValueError(f"resume_from_checkpoint={wanted}: there is no such folder; 'true' takes the last one")
-    for path in sorted(found, key=lambda path: int("0" + path.name[11:]), reverse=True):
+    found.sort(key=lambda path: int("0" + path.name[11:]), reverse=True)
+    for path in found:
         if problem := _broken(path):
-            if not automatic:
-                raise ValueError(f"the checkpoint {path} is not whole ({problem}): name the one before it")
-            warnings.warn(f"the checkpoint {path} is not whole ({problem}): the one before it is used", stacklevel=2)
-            continue
-        note.compare(path)
-        if isinstance(model, PeftModel):
-            named = path / model.active_adapters[0]  # PEFT's place for all but "default"
-            check_adapter_weights(model, named if named.is_dir() else path)
-        elif not list(path.glob("model*.safetensors")):
-            raise ValueError(f"{path} holds an adapter, and the model is no PeftModel: insert it with get_peft_model")
-        return str(path)
-    return False
+            torn[path] = f"is not whole ({problem})"
+        elif problem := note.differs(path) or _unfit(model, path):
+            others[path] = problem
+        else:
+            break
+    used = next((path for path in found if path not in torn and path not in others), None)
+    for path, problem in others.items() if used is None else ():
+        raise ValueError(f"{path} {problem}: go on with what made it, or name another output_dir")
+    for path, problem in (torn | others).items():
+        if not automatic:
+            raise ValueError(f"the checkpoint {path} {problem}: name the one before it")
+        instead = "the run starts anew" if used is None else "the one before it is used"
+        warnings.warn(f"the checkpoint {path} {problem}: {instead}", stacklevel=2)
+    if used is None:
+        return False
+    if args.save_total_limit and automatic:
+        _thin(found[found.index(used) + args.save_total_limit :], used)
+    return str(used)
+
+
+def _thin(older: list[Path], used: Path) -> None:
+    """Delete what Trainer was about to when it was killed."""
+    best = json.loads((used / STATE).read_text()).get("best_model_checkpoint") or ""
+    for path in older:
+        if path.name != Path(best).name:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _unfit(model, checkpoint: Path) -> str:
+    """Why the model cannot take the checkpoint's weights; "" where it can."""
+    if not isinstance(model, PeftModel):
+        missing = not list(checkpoint.glob("model*.safetensors"))
+        return "holds an adapter, and the model is no PeftModel" if missing else ""
+    named = checkpoint / model.active_adapters[0]  # PEFT's place for all but "default"
+    try:
+        check_adapter_weights(model, named if named.is_dir() else checkpoint)
+    except ValueError as error:
+        return f"does not fit: {error}"
+    return ""
 
 
 def _broken(checkpoint: Path) -> str:
     """Which file of a checkpoint is missing or was cut short; "" for none."""
     if not list(checkpoint.rglob("*.safetensors")):
         return "it has no .safetensors file"
-    for path in (checkpoint / "trainer_state.json", *sorted(checkpoint.rglob("*.*"))):
+    for path in (checkpoint / STATE, *sorted(checkpoint.rglob("*.*"))):
         try:
             if path.suffix == ".json":
                 json.loads(path.read_text())

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -51,6 +52,16 @@ def finetune(
     SppConfig(modules_to_save=norm_names(model)); None: learning_rate. Returns transformers' TrainOutput;
     metrics["history"] holds the logged losses and learning rates. Raises ValueError for what would teach nothing or the
     wrong thing (checks.py), no record that fits the cutoff, and a loss that is not finite.
+
+    >>> from peft import get_peft_model
+    >>> from spp_lite import SppConfig, finetune, load, load_alpaca, prune
+    >>> model, tokenizer = load("tiny")
+    >>> _ = prune(model, sparsity="75%", method="magnitude", progress=False)
+    >>> adapted = get_peft_model(model, SppConfig())
+    >>> records = load_alpaca("tiny").select(range(32))
+    >>> output = finetune(adapted, records, tokenizer, max_steps=2, batch_size=4, progress=False)
+    >>> output.global_step, len(output.metrics["history"]) > 0
+    (2, True)
     """
     _check_numbers(args, max_steps, batch_size, learning_rate)
     check_trainable(model, norm_learning_rate)
@@ -72,11 +83,12 @@ def finetune(
         check_bfloat16(args)
         note = Note(model, rows, args, teacher, norm_learning_rate)
         made = {"train_dataset": rows, "data_collator": DataCollatorForSeq2Seq(tokenizer, padding=True)}
-        callbacks = [*(callbacks or []), note]
+        made |= {"teacher": teacher, "norm_rate": norm_learning_rate, "note": note, "callbacks": callbacks}
+        checkpoint = whole_checkpoint(model, args, note)  # Trainer would make the folder first
         with _as_it_was(model):
-            trainer = _Trainer(model, args, teacher=teacher, norm_rate=norm_learning_rate, callbacks=callbacks, **made)
+            trainer = _Trainer(model, args, **made)
             trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
-            output = _train(trainer, whole_checkpoint(model, args, note))
+            output = _train(trainer, checkpoint)
     model.eval()
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
@@ -141,12 +153,23 @@ class _Trainer(Trainer):
     """Trainer that stops at a loss that is no number (Trainer itself logs the last good one) and that can distil: the
     pruned model then learns what its dense parent predicts, not what the records say."""
 
-    def __init__(self, *args, teacher: nn.Module | None, norm_rate: float | None, **kwargs) -> None:
+    def __init__(self, *args, teacher: nn.Module | None, norm_rate: float | None, note: Note, **kwargs) -> None:
         super().__init__(*args, compute_loss_func=self._distance if teacher is not None else None, **kwargs)
         self.teacher = teacher if teacher is None else teacher.eval()
         if teacher is not None and not (hasattr(teacher, "hf_device_map") or getattr(teacher, "is_quantized", False)):
             teacher.to(self.args.device)
-        self.norm_rate = norm_rate
+        self.norm_rate, self.note = norm_rate, note
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Trainer's own, between a note of what made it and trainer_state.json: without the one it is not whole."""
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        try:
+            if self.is_world_process_zero():
+                self.note.begin(folder)
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have words of their own
+            why = " ".join(str(error).split())[:200]
+            raise OSError(f"{folder} cannot be written ({why}): the checkpoint before it is whole") from None
 
     def create_optimizer(self, *args, **kwargs):
         """Trainer's own, in which the norms have a learning rate of theirs."""

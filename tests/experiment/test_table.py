@@ -197,7 +197,7 @@ def test_a_table_that_does_not_say_what_made_it_is_refused(recipe, done, tmp_pat
 
 def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot be written"):
+    with pytest.raises(OSError, match="cannot be written"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "file" / "sweep.csv")
     (tmp_path / "sweep.csv").mkdir()
     with pytest.raises(ValueError, match=r"sweep\.csv"):
@@ -477,7 +477,7 @@ def test_a_rate_that_was_chosen_before_does_not_count_among_the_seeds(files, tmp
 
 def test_two_sweeps_do_not_write_one_table(recipe, done, tmp_path, monkeypatch):
     def again(recipe, run):
-        with pytest.raises(ValueError, match="another sweep is writing"):
+        with pytest.raises(ValueError, match="another process is writing"):
             sweep(recipe, RUNS[:1], tmp_path / "sweep.csv")
         return {**asdict(run), "error": "", "accuracy": 0.5, "seconds": 1.0}
 

@@ -1,4 +1,5 @@
 import copy
+import shutil
 from types import SimpleNamespace
 
 import peft
@@ -190,6 +191,43 @@ def test_a_run_goes_on_only_with_what_made_it(stopped, records):
         with pytest.raises(ValueError, match=rf"checkpoint-4 was made with {message} "):
             go_on(**change)
     assert go_on().global_step == 6 and (folder / "checkpoint-6").is_dir()
+
+
+@pytest.mark.parametrize(
+    "then, now, named",
+    [
+        ('"base": "', '"base": "another', r"another base \(another\w+, now \w+\)"),
+        ('"r": 4', '"r": 8', r"another adapter \(default: r: 8, now 4\)"),
+    ],
+    ids=["base", "rank"],
+)
+def test_a_checkpoint_of_another_base_or_rank_is_passed_over_for_the_one_before_it(stopped, then, now, named):
+    folder, go_on = stopped
+    note = folder / "checkpoint-4" / "spp_run.json"
+    own = note.read_text()
+    note.write_text(own.replace(then, now))
+    sentence = rf"^the checkpoint \S+/checkpoint-4 was made with {named}: the one before it is used$"
+    with pytest.warns(UserWarning, match=sentence):
+        assert go_on().global_step == 6
+    assert note.read_text() == own, "step 4 was done again"
+
+
+def test_a_run_whose_checkpoints_are_all_torn_starts_anew(stopped):
+    folder, go_on = stopped
+    lost = [path / "trainer_state.json" for path in folder.glob("checkpoint-*")]
+    for path in lost:
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"checkpoint-2 is not whole \(trainer_state.json.*: the run starts anew"):
+        assert go_on().global_step == 6
+    assert all(path.is_file() for path in lost)
+
+
+def test_a_run_that_cannot_go_on_leaves_no_folder(stopped):
+    folder, go_on = stopped
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match="there is no such folder"):
+        go_on(resume=str(folder / "checkpoint-5"))
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth"])
