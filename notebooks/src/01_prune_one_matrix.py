@@ -582,7 +582,8 @@ halves.map("{:.1%}".format)
 # </details>
 
 # %% tags=["we-checked"]
-assert (layers["larger_0.1"] > BELL[-1]).all() and by_kind(layers)["larger_0.1"].idxmax() == "q_proj"
+assert (layers["larger_0.1"] > BELL[-1]).all()
+assert by_kind(layers)["larger_0.1"].idxmax() == "q_proj"
 assert (layers["half"] < BELL_HALF).all() and round(BELL_HALF, 3) == 0.071
 assert by_kind(layers).loc["q_proj", "half"] < 0.05
 assert (by_kind(layers)["larger_25"] / BELL[1] - 1).abs().max() < 0.03  # nearly a bell

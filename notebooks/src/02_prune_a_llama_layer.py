@@ -747,7 +747,8 @@ assert far.min() > 3 and far.idxmax() == "model.layers.11.mlp.down_proj" and far
 assert kinds.loc["q_proj", "largest"] > 30 and kinds.loc["q_proj", "top"] > 0.5
 assert kinds["moved"].max() < 1 / 8 and kinds["times"].min() > 1.5
 assert kinds.loc[["q_proj", "k_proj"], "times"].min() > 3
-print(f"checked: in all {len(far)} linears of SmolLM2 an input is over {far.min():.1f} times the median")
+told = f"an input is over {far.min():.1f} times the median"
+print(f"checked: in all {len(far)} linears of SmolLM2 {told}")
 
 # %% [markdown]
 # That was one linear at a time. Now all linears of SmolLM2 are pruned by each of the three criteria, and nothing is
