@@ -217,7 +217,7 @@ def test_a_run_whose_checkpoints_are_all_torn_starts_anew(stopped):
     lost = [path / "trainer_state.json" for path in folder.glob("checkpoint-*")]
     for path in lost:
         path.unlink()
-    with pytest.warns(UserWarning, match=r"checkpoint-2 is not whole \(trainer_state.json.*: the run starts anew"):
+    with pytest.warns(UserWarning, match=r"checkpoint-[24] is not whole \(trainer_state.json.*: the run starts anew"):
         assert go_on().global_step == 6
     assert all(path.is_file() for path in lost)
 
