@@ -20,6 +20,8 @@ from spp_lite.teaching.widgets import Lab, slider
 from website import ahead, labs, reference
 from website.__main__ import NOTEBOOKS, ROOT, build
 
+DECIMALS = re.compile(r"\d*\.\d+")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -116,7 +118,8 @@ def test_a_lab_of_the_site_is_the_notebooks_own(site):
 
 
 def check_lab(page: Path, notebook: Path) -> None:
-    """Each state has its picture and its text, and what the notebook printed is among the texts."""
+    """Each state has its picture and its text, and what the notebook printed is among the texts, but for decimals: labs on
+    trained weights differ from machine to machine."""
     soup = BeautifulSoup(page.read_text(), "html.parser")
     said = " ".join(
         out["text"] for cell in nbformat.read(notebook, 4).cells for out in cell.get("outputs", []) if "text" in out
@@ -127,7 +130,7 @@ def check_lab(page: Path, notebook: Path) -> None:
         assert len(found["texts"]) == len(found["pictures"]) == states > 1
         assert all((page.parent / lab["data-folder"] / name).exists() for name in found["pictures"])
         assert lab.select_one(".read-out").string in found["texts"]
-        assert any(text in said for text in found["texts"]), (
+        assert any(DECIMALS.sub("#", text) in DECIMALS.sub("#", said) for text in found["texts"]), (
             f"{page.name}: {lab['aria-label']} says other things than its notebook"
         )
 

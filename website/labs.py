@@ -65,7 +65,8 @@ def needed(before: list[str], lab: str) -> list[str]:
 def script(path: Path, folder: Path) -> list[str]:
     """The cells that make a notebook's labs, each followed by one that renders the lab into `folder`."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    usual = [cell.source for cell in cells if not KEPT_OUT & set(cell.metadata.get("tags", []))]
+    last = max(place for place, cell in enumerate(cells) if "lab" in cell.metadata.get("tags", []))
+    usual = [cell.source for cell in cells[:last] if not KEPT_OUT & set(cell.metadata.get("tags", []))]
     labs = lab_cells(cells)
     before = needed(usual, "\n".join(source for _, source in labs))
     made = [
