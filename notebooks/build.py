@@ -149,6 +149,8 @@ def _only_live(output) -> bool:
 
 def main(chosen: list[str]) -> None:
     """Build both editions of the chosen notebooks (all when none is named)."""
+    if unknown := sorted(set(chosen) - {source.stem[:2] for source in sources()}):
+        sys.exit(f"{', '.join(unknown)}: notebooks are named by their two digits, 00 to 09")
     for source in sources():
         if chosen and source.stem[:2] not in chosen:
             continue

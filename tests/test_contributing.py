@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_packaging import HOUSE, MODULES, PROJECT, ROOT, imports
+from test_packaging import HOUSE, MODULES, PROJECT, ROOT, imports, lines
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ADDED = re.findall(r"### To add an? (\w+)\n.*?```diff\n(.*?)```\n.*?```python\n(.*?)```", TEXT, re.S)
@@ -93,7 +93,7 @@ def test_what_the_diffs_add_keeps_the_rules_and_works(copy, tmp_path):
             [sys.executable, "-m", "ruff", *words, *touched], cwd=copy, capture_output=True, text=True
         )
         assert not done.returncode, done.stdout
-    assert all(len((copy / name).read_text(encoding="utf-8").splitlines()) <= 250 for name in touched)
+    assert all(len(lines(copy / name)) <= 250 for name in touched)
     proofs = "\n".join(f"{proof}\nprint({kind!r})" for kind, _, proof in ADDED)
     done = subprocess.run([sys.executable, "-c", proofs], cwd=copy, env=env, capture_output=True, text=True)
     assert done.stdout.split()[-4:] == [kind for kind, _, _ in ADDED], done.stderr[-3000:]

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..models import require_writable
+from ..pruning.blocks import require_model
 from ..pruning.sparsity import SparsityError, find_pattern, measure
 from ..writing import added, alone
 from .base import check_base, is_quantised, read, restored_on_error
@@ -103,6 +104,7 @@ def _tuner_layers(peft_model) -> dict[str, BaseTunerLayer]:
 
 def _weights_before(peft_model) -> dict[str, Tensor]:
     """Copies of the weights that merging changes, by name; raises SparsityError when it cannot be done or proved."""
+    require_model(peft_model)
     layers, active = _tuner_layers(peft_model), set()
     for name, layer in layers.items():
         base = layer.get_base_layer()

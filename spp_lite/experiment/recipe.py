@@ -62,6 +62,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (self.tasks or self.text or self.held):
             raise ValueError("nothing would be scored: name tasks, a text for perplexity, or held-out records")
+        if not self.draws >= 1:
+            raise ValueError(f"draws={self.draws}: a run needs at least one batch of calibration")
         known = set(inspect.signature(finetune).parameters) - {"args", "seed", "teacher", "callbacks"}  # each run's own
         unknown = sorted(set(self.training) - known)
         if unknown:

@@ -35,8 +35,10 @@ def grid(
 ) -> list[Run]:
     """The dense model and all runs, one seed after the other, so that a sweep that is stopped has whole grids.
 
-    Raises ValueError for a method that trains and has no rate.
+    Raises ValueError for a method that trains and has no rate, and for no seeds.
     """
+    if not seeds >= 1:
+        raise ValueError(f"seeds={seeds}: a grid needs at least one")
     if lacking := [method for method in methods if trains(method) and method not in rates]:
         found = ", ".join(rates) or "none"
         raise ValueError(
@@ -230,6 +232,9 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
     table = table[sorted(table, key=IDENTITY.__contains__)]
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
-    with replaced(path) as new:
-        table.to_csv(new, index=False)
+    try:
+        with replaced(path) as new:
+            table.to_csv(new, index=False)
+    except OSError as error:
+        raise ValueError(str(error)) from None
     return path

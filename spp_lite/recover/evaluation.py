@@ -99,13 +99,15 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
     """
     from huggingface_hub import constants
 
-    asked = [tasks] if isinstance(tasks, str) else tasks
+    asked = [tasks] if isinstance(tasks, str) else tasks or []
     names = list(dict.fromkeys(name for task in map(named, asked) for name in TASK_SETS.get(task, (task,))))
     made = {name: cache_folder() / "tasks" / name.removesuffix("_val") for name in names if name.startswith("text_")}
     ours = all(name.startswith(("tiny_", "text_")) for name in names)
     managers = {name: _own_manager(made[name]) if name in made else _task_manager(ours) for name in names}
     unknown = [name for name in names if name not in managers[name].all_tasks]
-    if unknown or not names:
+    if not names:
+        raise ValueError(f"tasks={tasks!r} names no task: use {', '.join(TASK_SETS)} or names of lm-eval's tasks")
+    if unknown:
         raise ValueError(f"lm-eval has no task {', '.join(unknown)}: use {', '.join(TASK_SETS)} or names of its tasks")
     found: dict = {"tasks": {}, "groups": {}}
     with contextlib.ExitStack() as stack:

@@ -27,6 +27,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import norm_weights
+from ..pruning.blocks import require_model
 from .checkpoints import Note, whole_checkpoint
 from .checks import check_bfloat16, check_rows, check_teacher, check_trainable
 from .data import tokenize_records
@@ -64,6 +65,7 @@ def finetune(
     (2, True)
     """
     _check_numbers(args, max_steps, batch_size, learning_rate)
+    require_model(model)
     check_trainable(model, norm_learning_rate)
     rows = dataset
     if "labels" not in getattr(dataset, "column_names", ()):

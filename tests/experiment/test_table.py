@@ -197,7 +197,7 @@ def test_a_table_that_does_not_say_what_made_it_is_refused(recipe, done, tmp_pat
 
 def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot be written"):
+    with pytest.raises(ValueError, match="cannot be written"):
         write_table(pd.DataFrame({"a": [1]}), tmp_path / "file" / "sweep.csv")
     (tmp_path / "sweep.csv").mkdir()
     with pytest.raises(ValueError, match=r"sweep\.csv"):
