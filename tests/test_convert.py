@@ -92,15 +92,15 @@ def test_a_real_llama_goes_the_whole_way(smollm2, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_runs_on_four_blocks_of_it(smollm2, tmp_path, capsys):
+def test_the_demo_runs_on_four_blocks_of_it(smollm2, few_records, tmp_path, capsys):
     model, tokenizer = load("smollm2")
     model.model.layers = model.model.layers[:4]
     model.config.num_hidden_layers = 4
     folder = save(model, tokenizer, tmp_path / "cut")
     text = tmp_path / "prose.txt"
     text.write_text("\n\n".join(read_texts(embedded("text", "calibration.jsonl"))[:24]))
-    command = f"demo --model {folder} --data tiny --calibration {text} --calibration-length 64 --calibration-samples 8"
-    command += f" --sparsity 2:4 --steps 3 --batch-size 4 --cutoff 128 --text {text} --tasks text:{text} --limit 8"
+    command = f"demo --model {folder} --data {few_records} --calibration {text} --calibration-length 64"
+    command += f" --calibration-samples 8 --sparsity 2:4 --steps 3 --batch-size 4 --cutoff 128 --text {text} --tasks text:{text} --limit 8"
     assert main([*command.split(), "--out", str(tmp_path / "out")]) == 0
     assert "spp" in capsys.readouterr().out and (tmp_path / "out" / "demo.png").stat().st_size > 10_000
 

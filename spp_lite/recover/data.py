@@ -6,8 +6,8 @@ Knows the Alpaca schema and a tokenizer's call. Knows nothing about models, prun
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from numbers import Integral
 from operator import eq
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset, load_dataset
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .. import models
 from ..models import embedded, is_tiny
@@ -23,6 +24,7 @@ from .reading import flaw, pick, read, read_texts
 FIELDS = ("instruction", "input", "output")
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt", ".gz", ".zst", ".bz2")
 IGNORED = -100  # the label that the loss skips
+BATCH = 1000  # records that go through the tokenizer at once
 
 _INTRO = "Below is an instruction that describes a task"
 _TASK = "Write a response that appropriately completes the request."
@@ -84,20 +86,22 @@ def prompt(record: dict[str, str]) -> str:
     return (PROMPT_WITH_INPUT if record.get("input") else PROMPT).format(**record)
 
 
-def encode(tokenizer, text: str) -> list[int]:
-    """A text's ids, after the BOS that the tokenizer puts there, without an EOS; "</s>" in the text is letters.
+def encode(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Each text's ids, after the BOS that the tokenizer puts there, without an EOS; "</s>" in a text is letters.
 
     Raises ValueError for what is no text, and for a tokenizer that takes something in it for a control token even so.
     """
-    if wrong := flaw(text):
+    if wrong := next(filter(None, map(flaw, texts)), None):
         raise ValueError(f"there is {wrong} where a text is needed")
-    own, ids = (tokenizer(part, split_special_tokens=True, verbose=False)["input_ids"] for part in ("", text))
-    control = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {tokenizer.eos_token_id}
-    if parsed := control & (Counter(ids) - Counter(own)).keys():
-        token = tokenizer.convert_ids_to_tokens(min(parsed))
-        near = text[max(0, text.find(token) - 20) :][:50]
-        raise ValueError(f"this tokenizer takes {token!r} in a text for a control token: reword it near {near!r}")
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+    own, *found = tokenizer(["", *texts], split_special_tokens=True, verbose=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    control = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {end}
+    for text, ids in zip(texts, found, strict=True):
+        if parsed := control & (Counter(ids) - Counter(own)).keys():
+            token = tokenizer.convert_ids_to_tokens(min(parsed))
+            near = text[max(0, text.find(token) - 20) :][:50]
+            raise ValueError(f"this tokenizer takes {token!r} in a text for a control token: reword it near {near!r}")
+    return [ids[:-1] if ids and ids[-1] == end else ids for ids in found]
 
 
 def tokenize(record: dict[str, str], tokenizer, *, cutoff: int = 512, train_on_inputs: bool = False) -> dict:
@@ -106,13 +110,21 @@ def tokenize(record: dict[str, str], tokenizer, *, cutoff: int = 512, train_on_i
     The ids are those of prompt and response as one text, then EOS. Labels of the prompt are −100 unless train_on_inputs
     (the authors' setting); a token that spans the border counts as response. A response that is cut has no EOS.
     """
-    end, text = tokenizer.eos_token_id, prompt(record)
+    return _tokenize([record], tokenizer, cutoff, train_on_inputs)[0]
+
+
+def _tokenize(records: Sequence[dict[str, str]], tokenizer, cutoff: int, train_on_inputs: bool) -> list[dict]:
+    end, prompts = tokenizer.eos_token_id, [*map(prompt, records)]
     if end is None or cutoff < 1:
         raise ValueError("the tokenizer has no eos_token: set one" if end is None else f"cutoff={cutoff} is below 1")
-    alone, ids = encode(tokenizer, text), [*encode(tokenizer, text + record["output"]), end]
-    start = [*map(eq, alone, ids), False].index(False)
-    labels = ids if train_on_inputs else [IGNORED] * start + ids[start:]
-    return {"input_ids": ids[:cutoff], "attention_mask": [1] * len(ids[:cutoff]), "labels": labels[:cutoff]}
+    whole = [text + record["output"] for text, record in zip(prompts, records, strict=True)]
+    rows = []
+    for alone, ids in zip(encode(tokenizer, prompts), encode(tokenizer, whole), strict=True):
+        start = [*map(eq, alone, ids), False].index(False)
+        ids = [*ids, end]
+        labels = (ids if train_on_inputs else [IGNORED] * start + ids[start:])[:cutoff]
+        rows.append({"input_ids": ids[:cutoff], "attention_mask": [1] * len(labels), "labels": labels})
+    return rows
 
 
 def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on_inputs: bool = False) -> Dataset:
@@ -120,18 +132,18 @@ def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on
 
     Raises ValueError when none is left.
     """
-    records = Dataset.from_list(_records(dataset, "the data set"))
-    row = partial(tokenize, tokenizer=tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
-    tokens = records.map(row, remove_columns=records.column_names, load_from_cache_file=False)
-    kept = tokens.filter(lambda row: any(label != IGNORED for label in row["labels"]), load_from_cache_file=False)
-    if len(kept) == 0:
-        longest = max(len(encode(tokenizer, prompt(record))) for record in records)
+    records, rows = _records(dataset, "the data set"), []
+    for first in tqdm(range(0, len(records), BATCH), desc="tokenize", disable=len(records) < 20 * BATCH):
+        rows += _tokenize(records[first : first + BATCH], tokenizer, cutoff, train_on_inputs)
+    kept = [row for row in rows if any(label != IGNORED for label in row["labels"])]
+    if not kept:
+        longest = max(map(len, encode(tokenizer, [*map(prompt, records)])))
         raise ValueError(
             f"every prompt is longer than cutoff={cutoff} tokens: raise the cutoff (the longest: {longest})"
         )
-    if missing := len(tokens) - len(kept):
-        warnings.warn(f"{missing} of {len(tokens)} prompts fill the cutoff of {cutoff} tokens: left out", stacklevel=2)
-    return kept
+    if missing := len(rows) - len(kept):
+        warnings.warn(f"{missing} of {len(rows)} prompts fill the cutoff of {cutoff} tokens: left out", stacklevel=2)
+    return Dataset.from_list(kept)
 
 
 def held_out(records: Dataset, *, parts: int = 1) -> tuple[Dataset, ...]:
@@ -168,7 +180,7 @@ def calibration_batches(
     for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"calibration takes whole {name} of at least 1, not {value}")
-    joined = [token for text in ([texts] if isinstance(texts, str) else texts) for token in encode(tokenizer, text)]
+    joined = [*chain(*encode(tokenizer, [texts] if isinstance(texts, str) else [*texts]))]
     stream = torch.tensor(joined, dtype=torch.long)
     if len(stream) < length:
         short = f"the calibration texts hold {len(stream)} tokens, fewer than one window of {length}"

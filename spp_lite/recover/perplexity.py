@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..pruning.blocks import context
+from ..pruning.blocks import context, require_model
 from .data import IGNORED, encode, tokenize_records
 
 LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
@@ -36,6 +36,7 @@ def perplexity(
     >>> perplexity(model, tokenizer, ["Ada lives in the north.", "Bruno has a drum."], length=16) > 1
     True
     """
+    require_model(model)
     if tokens is not None and tokens < 2:
         raise ValueError(f"tokens={tokens}: perplexity needs at least two")
     ids = text_ids(tokenizer, texts)[:tokens]
@@ -95,7 +96,7 @@ def fitting(model, batch_size: int, length: int) -> int:
 def text_ids(tokenizer, texts: str | Iterable[str]) -> Tensor:
     """The tokens that perplexity() scores; ValueError for texts of fewer than two."""
     text = texts if isinstance(texts, str) else "\n\n".join(texts)
-    ids = torch.tensor(encode(tokenizer, text), dtype=torch.long)
+    ids = torch.tensor(encode(tokenizer, [text])[0], dtype=torch.long)
     if len(ids) < 2:
         raise ValueError(f"perplexity needs a text of at least two tokens: {text[:60]!r} has {len(ids)}")
     return ids
@@ -123,6 +124,7 @@ def _negative_log_likelihood(model, group: list[tuple[Tensor, int]]) -> tuple[fl
 @contextlib.contextmanager
 def as_given(model) -> Iterator[None]:
     """Score in eval mode, leave each module in its own; keep HFLM from tying a head that was trained apart."""
+    require_model(model)
     modes = {module: module.training for module in model.modules()}
     try:
         with mock.patch.object(model, "tie_weights", lambda *_, **__: None), model.register_forward_hook(_refuse_nan):

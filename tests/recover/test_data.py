@@ -103,7 +103,7 @@ def any_tokenizer(request):
 def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, record, on_inputs):
     row = tokenize(record, any_tokenizer, cutoff=10_000, train_on_inputs=on_inputs)
     ids, labels = row["input_ids"], row["labels"]
-    assert ids == [*encode(any_tokenizer, prompt(record) + record["output"]), any_tokenizer.eos_token_id]
+    assert ids == [*encode(any_tokenizer, [prompt(record) + record["output"]])[0], any_tokenizer.eos_token_id]
     marks = [token for token in ids if token in {*any_tokenizer.all_special_ids} - {any_tokenizer.unk_token_id}]
     bos = any_tokenizer.bos_token_id
     assert marks == [*[bos] * (ids[0] == bos), any_tokenizer.eos_token_id]
@@ -120,8 +120,10 @@ def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, reco
 def test_encoding_is_the_tokenizers_own_but_for_control_tokens(any_tokenizer, text):
     if not any(mark in text for mark in any_tokenizer.all_special_tokens):
         plain = any_tokenizer(text, verbose=False)["input_ids"]
-        assert encode(any_tokenizer, text) == (plain[:-1] if plain[-1:] == [any_tokenizer.eos_token_id] else plain)
-    assert encode(any_tokenizer, text).count(any_tokenizer.eos_token_id) == 0
+        assert encode(any_tokenizer, ["aside", text])[1] == (
+            plain[:-1] if plain[-1:] == [any_tokenizer.eos_token_id] else plain
+        )
+    assert encode(any_tokenizer, [text])[0].count(any_tokenizer.eos_token_id) == 0
 
 
 def test_eos_is_learned_once_where_pad_is_eos():
@@ -142,7 +144,7 @@ def test_real_records_have_the_tokens_of_their_text(llama2, real_data):
 
 def test_a_tokenizer_that_cannot_read_letters_is_refused():
     tokenizer = unigram()
-    assert encode(tokenizer, "ab")[0] == 1 and 2 not in encode(tokenizer, "ab")
+    assert encode(tokenizer, ["ab"])[0][0] == 1 and 2 not in encode(tokenizer, ["ab"])[0]
     assert tokenize(RECORD, tokenizer)["labels"].count(2) == 1
     with pytest.raises(ValueError, match=r"takes '</s>' in a text for a control token: reword it near .*the old </s>"):
         tokenize_records(Dataset.from_list([RECORD, RECORD | {"output": "the old </s> price"}]), tokenizer)
@@ -154,7 +156,7 @@ def test_a_tokenizer_that_cannot_read_letters_is_refused():
 @pytest.mark.parametrize("text", [None, 3, ["a"], "\ud83d"])
 def test_only_texts_are_encoded(tokenizer, text):
     with pytest.raises(ValueError, match="where a text is needed"):
-        encode(tokenizer, text)
+        encode(tokenizer, ["aside", text])
 
 
 @pytest.mark.parametrize("train_on_inputs", [False, True])

@@ -15,7 +15,7 @@ from ...recover.data import IGNORED, encode
 def cut_record(record: Mapping[str, str], tokenizer, build_prompt: Callable) -> tuple[list[int], list[int]]:
     """The ids of the prompt and of the answer, tokenized as one text; a token that spans the border is the answer's."""
     text = build_prompt(record)
-    alone, ids = encode(tokenizer, text), encode(tokenizer, text + record["output"])
+    alone, ids = encode(tokenizer, [text, text + record["output"]])
     border = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(alone, ids, strict=False)))
     return ids[:border], ids[border:]
 
