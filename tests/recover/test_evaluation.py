@@ -311,7 +311,7 @@ def test_minus_infinity_and_a_loss_that_exp_cannot_hold_are_no_scores(ours):
         ({"limit": -3}, "limit=-3"),
         ({"limit": 0.5}, "limit=0.5"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"tasks": []}, "lm-eval has no task"),
+        ({"tasks": []}, r"tasks=\[\] names no task"),
         ({"tasks": ["inner", "a"]}, "task a is asked for twice"),
         ({"tasks": ["/no/such/folder"]}, "lm-eval has no task /no/such/folder"),
     ],
