@@ -28,6 +28,10 @@ LAST = (  # steps, claims of rte of which the answers alone count, windows, shar
     (450, 96, 6, 0.4, 0.0),  # Muon spreads what is learned over all weights, the threshold gathers it in fewer
     (180, 32, 10, 0.5, 0.1),
     (330, 32, 12, 0.5, 0.05),
+    (140, 32, 12, 0.4, 0.07),
+    (150, 16, 32, 0.4, 0.02),  # more windows: what it costs in facts comes back
+    (160, 16, 32, 0.6, 0.04),
+    (80, 12, 32, 0.2, 0.03),
 )
 
 
