@@ -174,6 +174,8 @@ COMMANDS = [
     ("too little for a task", "evaluate --tasks text:notes.txt", "the texts give 0 different passages of 8 words"),
     ("half the items", "evaluate --tasks tiny --limit 0.5", "argument --limit: 0.5 is no whole number of 1 or more"),
     ("no effect", "evaluate --tasks tiny --text-tokens 100", "--text-tokens has no effect without a --text"),
+    ("a window of no text", "evaluate --tasks tiny --text-window 100", "--text-window has no effect without a --text"),
+    ("a window beyond the model", "evaluate --text notes.txt --text-window 4096", "1024 tokens that the model takes"),
     ("scores onto a folder", "evaluate --tasks tiny --out results", "--out results is a folder: name another file"),
     ("scores onto the text", "evaluate --text notes.txt --out ./notes.txt", "--out notes.txt is the text: name another file"),
     ("adapter on the wrong model", "evaluate --adapter adapter --tasks tiny_rte", "load the pruned model that it was trained"),

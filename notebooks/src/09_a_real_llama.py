@@ -524,11 +524,10 @@ print("checked: the freer pattern is ahead in every row and size; Wanda is ahead
 
 # %% [markdown]
 # Our rows of SmolLM2 are another text (10,240 tokens of encyclopedia prose) in windows of 2,048, so they stand beside
-# nothing but themselves. To compare with Wanda's numbers, give the length yourself; the command takes at most 2,048:
+# nothing but themselves. To compare with Wanda's numbers, give the length yourself; the command takes 2,048 by default:
 #
-# ```python
-# from spp_lite.recover.data import read_texts
-# perplexity(model, tokenizer, read_texts("wikitext2.jsonl"), length=4096)
+# ```bash
+# spp-lite evaluate --model meta-llama/Llama-2-7b-hf --tasks none --text wikitext2.jsonl --text-window 4096
 # ```
 #
 # **Ex 09d · stretch · difficulty ●●○ · importance ●●○ · ~8 min.** From every window we have its mean loss per token (in nats)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import add_model, add_scores
+from .cli_runs import add_model, add_scores, at_least
 
 
 def add(parser) -> None:
@@ -10,6 +10,8 @@ def add(parser) -> None:
     add_model(parser)
     parser.add_argument("--adapter", help="adapter folder")
     add_scores(parser)
+    words = "tokens a window of the text (default: what the model takes, at most 2048; published numbers tell theirs)"
+    parser.add_argument("--text-window", type=at_least(2), help=words)
     parser.add_argument("--out", type=Path, help="CSV to write")
 
 
@@ -33,7 +35,8 @@ def run(options) -> None:
     if tasks != ["none"]:
         tables.append(evaluate(model, tokenizer, tasks, limit=options.limit, progress=options.progress))
     if texts:
-        value = perplexity(model, tokenizer, texts, tokens=options.text_tokens, progress=options.progress)
+        asked = {"length": options.text_window, "tokens": options.text_tokens}
+        value = perplexity(model, tokenizer, texts, **asked, progress=options.progress)
         tables.append(pd.DataFrame([{"task": options.text.name, "metric": "perplexity", "value": value}]))
     table = pd.concat(tables, ignore_index=True)
     print(table.to_string(index=False, float_format="{:.4f}".format))
@@ -47,8 +50,9 @@ def _check(options, tasks: list[str], texts: list[str]) -> None:
 
     if tasks == ["none"] and not texts:
         raise ValueError("nothing to score: name --tasks, or a --text for perplexity")
-    if options.text_tokens and not texts:
-        raise ValueError("--text-tokens has no effect without a --text")
+    for name in ("text_tokens", "text_window") if not texts else ():
+        if getattr(options, name):
+            raise ValueError(f"--{name.replace('_', '-')} has no effect without a --text")
     if options.out:
         require_writable(options.out.parent)
         if options.out.is_dir() or (options.text and options.out.resolve() == options.text.resolve()):

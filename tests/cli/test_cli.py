@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import spp_lite
-from spp_lite import Sparsity, load
+from spp_lite import Sparsity, load, perplexity
 from spp_lite.cli import COMMANDS, main
-from spp_lite.models import save
+from spp_lite.models import embedded, save
 from spp_lite.pruning.blocks import block_linears
 
 
@@ -44,10 +44,12 @@ def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, spa
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "none refilled" in card and "steps 3" in card and f"model {pruned}" in card and "Licence: " in card
 
-    out = tmp_path / "scores.csv"
+    out, text = tmp_path / "scores.csv", embedded("text", "validation.txt")
     command = f"evaluate --model {merged} --tasks tiny_boolq --limit 5 --out {out}"
-    assert main(command.split()) == 0
-    assert set(pd.read_csv(out)["metric"]) == {"acc", "acc_norm"}
+    assert main([*command.split(), "--text", str(text), "--text-tokens", "200", "--text-window", "16"]) == 0
+    scores = pd.read_csv(out).set_index("metric")["value"]
+    assert set(scores.index) == {"acc", "acc_norm", "perplexity"}
+    assert scores["perplexity"] == pytest.approx(perplexity(*load(merged), text.read_text(), tokens=200, length=16))
     assert f"wrote {out}" in capsys.readouterr().out
 
 
