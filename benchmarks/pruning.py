@@ -131,10 +131,10 @@ def llama_block(tokens=128 * 2048):
 
 
 def write_blocks(folder):
-    """Two blocks of LLaMA-7B's shape, random weights, bfloat16, in safetensors: 405 million weights in their linears."""
+    """Two blocks of LLaMA-7B's shape, random weights, float32, in safetensors: 405 million weights in their linears."""
     config = transformers.LlamaConfig(num_hidden_layers=2, vocab_size=1024)
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def offloaded(folder, method, sparsity="2:4", tokens=8 * 512):
@@ -142,7 +142,7 @@ def offloaded(folder, method, sparsity="2:4", tokens=8 * 512):
     start = time.perf_counter()
     places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
     places |= {f"model.layers.{number}": "disk" for number in range(2)}
-    more = {"device_map": places, "offload_folder": Path(folder) / method, "dtype": torch.bfloat16}
+    more = {"device_map": places, "offload_folder": Path(folder) / method, "dtype": torch.float32}
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **more)
     loaded = time.perf_counter() - start
     batches = [torch.randint(0, 1024, (1, 512)) for _ in range(tokens // 512)]
@@ -159,7 +159,7 @@ def main():
     sparsegpt(rows)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; median of 5, seconds")
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
-    print("two blocks of LLaMA-7B's shape, bfloat16, on disk; 8 windows of 512 tokens")
+    print("two blocks of LLaMA-7B's shape, float32, on disk; 8 windows of 512 tokens")
     with tempfile.TemporaryDirectory() as folder:
         write_blocks(folder)
         for method in ("magnitude", "wanda", "sparsegpt"):
