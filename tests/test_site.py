@@ -1,6 +1,6 @@
 """The site: nothing is dead, nothing comes from elsewhere, every figure has its text, every name is in the reference.
 
-Built once, with one notebook's lab; tests/browser builds the others' too, and plays with them.
+Built once, with one notebook's lab; tests/browser builds two more, and plays with them.
 """
 
 import ast

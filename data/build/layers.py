@@ -1,6 +1,6 @@
 """What notebooks 01 and 02 show of SmolLM2's weights and inputs:  python -m data.build.layers --calibration c4.jsonl
 
-A row for each linear, numbers only; the columns are those of spp_lite/teaching/labs/tails.py. About five minutes on 2 cores.
+A row for each linear, numbers only; the columns are those of spp_lite/teaching/labs/tails.py. Two to three minutes on one core.
 """
 
 import argparse

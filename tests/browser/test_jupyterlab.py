@@ -20,11 +20,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "results" / "browser"
 NOTEBOOKS = [path for n in ("00", "01", "05", "08") for path in sorted((ROOT / "notebooks").glob(f"{n}_*.ipynb"))]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ERROR = re.compile(r"^\w*Error\b.*: ", re.M)  # the last line of a traceback, long or minimal
 PATIENCE = 30 * 60_000  # ms: a stalling machine fails no test
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +59,6 @@ def lab(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -5,7 +5,6 @@ notebook's selftest draws. Skipped, with the reason, where there is no Chromium.
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,12 @@ from test_site import check_lab
 from website.__main__ import NOTEBOOKS, ROOT, build
 
 SHOTS = ROOT / "results" / "browser"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGES = ["index", "notebooks/00_start_here", "docs/results", "reference/spp_lite.adapter", "workshop/README",
          "spp_lite/adapter/kernels.py"]  # fmt: skip
 
 PLAYED = "0[028]_*"  # notebooks, as a file pattern
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +27,14 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(site):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = chromium.new_page(viewport={"width": 1280, "height": 900})
-        tab.set_default_timeout(600_000)  # a stalling machine fails no test
-        tab.errors = []
-        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
-        tab.on("requestfailed", lambda request: tab.errors.append(request.url))
-        yield tab
-        assert not tab.errors
-        chromium.close()
+def page(site, browser):  # the site first: it runs kernels in a loop, and so does Playwright
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(600_000)  # a stalling machine fails no test
+    tab.errors = []
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    tab.on("requestfailed", lambda request: tab.errors.append(request.url))
+    yield tab
+    assert not tab.errors
 
 
 def look(lab):
