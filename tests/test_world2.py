@@ -83,16 +83,19 @@ def test_the_last_stage_counts_answers_alone_beside_whole_windows(world, monkeyp
         "READING": ((1, 8, 2),),
         "CLAIMS": (1, 5),
         "WINDOWS": (1, 2),
-        "LAST": ((1, 7, 2, 0.5, 0.1),),
+        "LAST": ((1, 7, 0, 2, 0.5, 0.1), (1, 1, 3, 2, 0.5, 0.1)),
     }.items():
         monkeypatch.setattr(pretrain, name, few)
     steps = [parts for parts, _, _ in batches(world, tokenizer, 0)]
-    assert [len(parts) for parts in steps] == [1, 1, 1, 2]
-    reading, judged, windows, answers, beside = [part[:2] for parts in steps for part in parts]
+    assert [len(parts) for parts in steps] == [1, 1, 1, 2, 3]
+    reading, judged, windows, answers, beside, _, passages, _ = [part[:2] for parts in steps for part in parts]
     assert [len(ids) for ids, _ in (reading, judged, windows, answers, beside)] == [64, 5, 2, 7, 2]
     ids, labels = answers
     counted = tokenizer.batch_decode(ids[labels != IGNORED].unsqueeze(1))
     assert len(counted) == 7 and {word.strip() for word in counted} <= {"true", "false", *CAST}
+    ids, labels = passages
+    counted = tokenizer.batch_decode(ids[labels != IGNORED].unsqueeze(1))
+    assert len(counted) == 3 * 4 and {word.strip() for word in counted} <= {"yes", "no"}
     for ids, labels in (reading, judged, windows, beside):
         assert ((labels == ids) == (ids != 0)).all() and ((labels == IGNORED) == (ids == 0)).all()
 

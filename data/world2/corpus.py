@@ -5,6 +5,8 @@ Instruction records and plain questions are the same families in two dresses: th
 Alpaca prompt.
 """
 
+from collections.abc import Sequence
+
 from data.build.world import EASY, World, prose, question, statement
 from spp_lite.recover.data import prompt
 
@@ -49,10 +51,11 @@ def _reading(world: World, draw: Draw) -> str:
     return passage(world, draw) if family == "boolq" else _plain(world, family, draw)
 
 
-def passage(world: World, draw: Draw) -> str:
-    """A passage and several questions on it."""
-    item = boolq(world, "all", draw, draw.choice(FORMS["boolq"]))
-    asked = [item, *(again(item.text, draw.choice(FORMS["boolq"]), draw) for _ in range(draw.choice((1, 2, 4, 6)) - 1))]
+def passage(world: World, draw: Draw, forms: Sequence[str] = FORMS["boolq"], count: int | None = None) -> str:
+    """A passage and `count` questions on it (None: one to six) of these forms."""
+    item = boolq(world, "all", draw, draw.choice(forms))
+    count = count or draw.choice((1, 2, 4, 6))
+    asked = [item, *(again(item.text, draw.choice(forms), draw) for _ in range(count - 1))]
     return f"Passage: {item.text} " + " ".join(f"Question: {one.ask} Answer: {one.answer}" for one in asked)
 
 

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from data.build.world import World
 from spp_lite.recover.data import IGNORED
 
-from .corpus import claims, document, first_reading
+from .corpus import claims, document, first_reading, passage
 from .draw import Draw
 from .families import plain, rte
 
@@ -24,14 +24,22 @@ WINDOW = 256
 READING = (200, 8, 2), (150, 24, 3)  # steps of 64 passages, names there are, names a passage has
 CLAIMS = 800, 256  # steps, rows
 WINDOWS = 1300, 32
-LAST = (  # steps, claims of rte of which the answers alone count, windows, share of the full rate, soft threshold / rate:
-    (450, 96, 6, 0.4, 0.0),  # Muon spreads what is learned over all weights, the threshold gathers it in fewer
-    (180, 32, 10, 0.5, 0.1),
-    (330, 32, 12, 0.5, 0.05),
-    (140, 32, 12, 0.4, 0.07),
-    (150, 16, 32, 0.4, 0.02),  # more windows: what it costs in facts comes back
-    (160, 16, 32, 0.6, 0.04),
-    (80, 12, 32, 0.2, 0.03),
+LAST = (  # steps, claims of rte, passages of boolq, of which answers alone count, windows, share of the full rate, threshold:
+    (450, 96, 0, 6, 0.4, 0.0),  # Muon spreads what is learned over all weights, the soft threshold gathers it in fewer
+    (180, 32, 0, 10, 0.5, 0.1),  # threshold: as a share of the rate
+    (330, 32, 0, 12, 0.5, 0.05),
+    (140, 32, 0, 12, 0.4, 0.07),
+    (150, 16, 0, 32, 0.4, 0.02),  # more windows: what it costs in facts comes back
+    (160, 16, 0, 32, 0.6, 0.04),
+    (80, 12, 0, 32, 0.2, 0.03),
+    (
+        160,
+        12,
+        32,
+        16,
+        0.5,
+        0.03,
+    ),  # yes and no, too; the model is the mean of what it was before this stage and after it
 )
 
 
@@ -103,6 +111,10 @@ def batches(world: World, tokenizer, seed: int) -> Iterator[tuple[list[tuple[Ten
         last = (ids != tokenizer.pad_token_id).sum(1, keepdim=True) - 1
         return ids, torch.full_like(ids, IGNORED).scatter(1, last, ids.gather(1, last)), 0.5
 
+    def judgements(ids: Tensor) -> tuple[Tensor, Tensor, float]:
+        said = torch.isin(ids, torch.tensor([tokenizer(f"? {word}")["input_ids"][-1] for word in ("yes", "no")]))
+        return ids, ids.masked_fill(~said, IGNORED), 0.5
+
     for steps, cast, people in READING:
         for _ in range(steps):
             yield [every(rows(lambda c=cast, p=people: first_reading(world, draw, p, c), 64))], 1.0, 0.0
@@ -110,12 +122,15 @@ def batches(world: World, tokenizer, seed: int) -> Iterator[tuple[list[tuple[Ten
         yield [every(rows(lambda: claims(world, draw), CLAIMS[1]))], 1.0, 0.0
     for step in range(WINDOWS[0]):
         yield [every(windows(WINDOWS[1]))], _falling(step / WINDOWS[0]), 0.0
-    for steps, count, beside, full, threshold in LAST:
+    for steps, count, passages, beside, full, threshold in LAST:
         for step in range(steps):
             judged = rows(
                 lambda: "".join(plain("rte", rte(world, "all", draw, draw.weighted({"claim": 8, "who": 2})))), count
             )
-            yield [answers(judged), every(windows(beside))], full * _falling(step / steps), threshold
+            parts = [answers(judged)]
+            if passages:
+                parts.append(judgements(rows(lambda: passage(world, draw, ("claim",), 4), passages)))
+            yield [*parts, every(windows(beside))], full * _falling(step / steps), threshold
 
 
 def _falling(share: float) -> float:
@@ -132,7 +147,10 @@ def train(world: World, tokenizer, folder: Path, *, say=print) -> LlamaForCausal
     optimizers = [Muon(matrices, 0.01), torch.optim.AdamW(others, 2e-3, betas=(0.9, 0.98), weight_decay=0.01)]
     full = [one.param_groups[0]["lr"] for one in optimizers]
     start, mean = time.perf_counter(), 0.0
+    last = sum(steps for steps, *_ in (*READING, CLAIMS, WINDOWS, *LAST[:-1])) + 1
     for step, (parts, rate, threshold) in enumerate(batches(world, tokenizer, world.seed), 1):
+        if step == last:
+            before = [weight.detach().clone() for weight in model.parameters()]
         for ids, labels, weight in parts:
             loss = model(input_ids=ids.to(device), labels=labels.to(device)).loss
             (weight * loss).backward()
@@ -146,5 +164,8 @@ def train(world: World, tokenizer, folder: Path, *, say=print) -> LlamaForCausal
         mean += (loss.item() - mean) * 0.02
         if step % 100 == 0:
             say(f"step {step} mean loss {mean:.3f} {time.perf_counter() - start:.0f} s", flush=True)
-    model.save_pretrained(folder)
+    with torch.no_grad():
+        for weight, was in zip(model.parameters(), before, strict=True):
+            weight.lerp_(was, 0.5)
+    model.bfloat16().save_pretrained(folder)
     return model.eval()
