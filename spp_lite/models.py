@@ -32,6 +32,7 @@ from .storage import (
 )  # fmt: skip
 
 WEIGHTS = "model.safetensors", "model.safetensors.index.json"
+SHARDING = "FSDP", "DEEPSPEED"
 
 
 def model_name(name: str | Path | None = None) -> str:
@@ -51,7 +52,8 @@ def load(
 
     name: "tiny" (embedded), "smollm2" (after `spp-lite fetch smollm2`), a folder, a GGUF file (converted once, into the
     cache) or a hub id; None: $SPP_MODEL, else "tiny". dtype: None is float32 on a CPU and
-    the type of the files on a GPU. device_map: as in transformers; None puts the model on the GPU where there is one.
+    the type of the files on a GPU. device_map: as in transformers; None puts the model on the GPU where there is one, but
+    leaves it in main memory where accelerate is to cut it into shards (FSDP, ZeRO): it may be too large for one GPU.
     A folder that save_sparse wrote is read, too.
     Raises ValueError for a folder that is no model, whose weights are cut off, missing or of other shapes, that has no
     tokenizer, and when the hub cannot be reached.
@@ -77,7 +79,7 @@ def load(
             f"{source} lacks {len(lacking)} of the model's tensors, {lacking[0]} among them: they would be random; "
             "copy the whole model"
         )
-    if device_map is None:
+    if device_map is None and not any(os.environ.get(f"ACCELERATE_USE_{engine}") == "true" for engine in SHARDING):
         model = model.to(device)
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token_id >= rows:  # only ever a filler, never read: any token that has an embedding serves

@@ -266,3 +266,16 @@ def test_save_fills_a_mount_point(small, tmp_path, monkeypatch):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "volume")
     assert torch.equal(loaded.model.embed_tokens.weight, small.model.embed_tokens.weight)
     assert (tmp_path / "volume").stat().st_ino == inode and not list((tmp_path / "volume").glob(".*"))
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])
+def test_what_is_to_be_cut_into_shards_stays_in_main_memory(monkeypatch, engine):
+    """On every process's GPU it would be whole before it is cut: 65 billion parameters fit on none."""
+    moved = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: moved.append(device) or self)
+    load("tiny")
+    assert moved == ["cuda"]
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    load("tiny")
+    assert moved == ["cuda"]

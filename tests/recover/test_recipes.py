@@ -2,6 +2,7 @@
 each or with shards of one, train the adapter that one trains."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,46 +13,27 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
+from spp_lite import load
 from spp_lite.cli import main
+from spp_lite.pruning.blocks import zeros
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in (CONFIGS / "recipes").glob("*.yaml"))
 AUTHORS = {"llama-7b": (4e-3, 128), "llama-13b": (2e-3, 128), "llama-30b": (4e-3, 256), "llama-65b": (5e-4, 128)}
 
-SHARDED = """
+ON_A_CPU = """
 import sys
-import torch
-from peft import get_peft_model
-from torch.distributed.fsdp import fully_shard
-from transformers import set_seed
-from spp_lite import SppConfig, load, merge
-from spp_lite.pruning.blocks import zeros
+from accelerate.state import DistributedType, PartialState
 
-torch.distributed.init_process_group("gloo")
-rank = torch.distributed.get_rank()
-(model, tokenizer), (again, _) = load(sys.argv[1]), load(sys.argv[1])
-set_seed(0)
-sharded, whole = get_peft_model(model, SppConfig()), get_peft_model(again, SppConfig())
-whole.load_state_dict(sharded.state_dict())
-for block in sharded.base_model.model.model.layers:
-    fully_shard(block)
-fully_shard(sharded)
-ids = tokenizer(["Where does Mira live?", "What is a bell used for?"], return_tensors="pt", padding=True)["input_ids"]
-for trained, rows in ((sharded, ids[rank : rank + 1]), (whole, ids)):
-    optimizer = torch.optim.SGD([weight for weight in trained.parameters() if weight.requires_grad], lr=0.3)
-    for _ in range(4):
-        trained(input_ids=rows, labels=rows).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-moved = 0.0
-for name, weight in sharded.named_parameters():
-    full, alone = weight.full_tensor(), whole.get_parameter(name)
-    torch.testing.assert_close(full, alone.detach(), rtol=1e-3, atol=1e-5, msg=lambda text: f"{name}: {text}")
-    moved = max(moved, float(alone.abs().max()) if "beta" in name else 0.0)
-    alone.data = full
-merged, _ = merge(whole)
-assert moved > 1e-3 and zeros(merged) == 0.5, (moved, zeros(merged))
-torch.distributed.destroy_process_group()
+begin = PartialState.__init__
+def as_on_gpus(self, *args, **kwargs):  # accelerate shards on accelerators alone; what it does there works here, too
+    begin(self, *args, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_GPU
+PartialState.__init__ = as_on_gpus
+
+from spp_lite.cli import main
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -87,30 +69,45 @@ def test_accelerate_reads_its_configurations(name):
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def run(*command):
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+def run(*command, **env):
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+
+
+def settings_of_fsdp():
+    """What `accelerate launch` makes of configs/accelerate/fsdp2.yaml."""
+    given = yaml.safe_load((CONFIGS / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
+    given["fsdp_transformer_cls_to_wrap"] = given.pop("fsdp_transformer_layer_cls_to_wrap")
+    found = {
+        name.upper(): str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()
+    }
+    return found | {"ACCELERATE_USE_FSDP": "true"}
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_adapter_of_one(pruned, few_records, tmp_path):
-    """Four steps of 8 records: 8 in one process, 4 in each of two (DDP, gloo); the same records and the same α."""
-    words = f"--model {pruned} --data {few_records} --max-steps 4 --learning-rate 1e-2 --use-cpu true --report-to none"
-    words = ["-m", "spp_lite", "finetune", *words.split(), "--seed", "3", "--save-strategy", "no"]
-    words.append("--per-device-train-batch-size")
-    run(sys.executable, *words, "8", "--output-dir", str(tmp_path / "one"))
-    run(*LAUNCH, *words, "4", "--ddp-backend", "gloo", "--output-dir", str(tmp_path / "two"))
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_two_processes_train_the_adapter_of_one(pruned, few_records, tmp_path, engine):
+    """Four steps of 8 records: 8 in one process, 4 in each of two (gloo), which have a model each or shards of one; the
+    same records and the same α. With shards after a checkpoint, too; and what was trained in shards merges."""
+    words = f"finetune --model {pruned} --data {few_records} --max-steps 4 --learning-rate 1e-2 --use-cpu true --seed 3"
+    words = [*words.split(), "--report-to", "none", "--save-steps", "2", "--per-device-train-batch-size"]
+    run(sys.executable, "-m", "spp_lite", *words, "8", "--save-strategy", "no", "--output-dir", str(tmp_path / "one"))
+    (tmp_path / "shards.py").write_text(ON_A_CPU)
+    command = [*LAUNCH, "-m", "spp_lite"] if engine == "ddp" else [*LAUNCH, str(tmp_path / "shards.py")]
+    command += [*words, "4", "--ddp-backend", "gloo", "--output-dir", str(tmp_path / "two")]
+    env = settings_of_fsdp() if engine == "fsdp2" else {}
+    run(*command, **env)
+    again = (tmp_path / "two" / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "two" / "checkpoint-4")
+    run(*command, "--resume-from-checkpoint", "true", **env)
+    assert (tmp_path / "two" / "adapter_model.safetensors").read_bytes() == again
     single, double = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     assert single.keys() == double.keys()
     for name, weight in single.items():
         torch.testing.assert_close(
             double[name], weight, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
-
-
-@pytest.mark.slow
-def test_shards_in_two_processes_train_as_the_whole_model_and_merge_with_every_zero(pruned, tmp_path):
-    """FSDP2 by torch itself: accelerate shards on accelerators alone."""
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    run(*LAUNCH, str(script), str(pruned))
+    assert max(float(weight.abs().max()) for name, weight in double.items() if "beta" in name) > 1e-3
+    merged = f"--model {pruned} --adapter {tmp_path / 'two'} --out {tmp_path / 'merged'}"
+    assert main(["merge", *merged.split()]) == 0
+    assert zeros(load(tmp_path / "merged")[0]) == zeros(load(pruned)[0]) == 0.5
