@@ -391,7 +391,7 @@ print("checked: up to 1B in float32 below 15 GiB; 7B in 16 bits below 23 GiB, bu
 # | SmolLM2-135M, float32 weights, bfloat16 training, CPU | yes: the rows of section 2, by `spp-lite sweep`; the four commands too, with one step |
 # | SmolLM2, TinyLlama, Llama-3.2-1B on a T4, `--fp16 true` | no |
 # | LLaMA-2-7B and 13B | no: only counted from their shapes |
-# | several GPUs, data parallel or FSDP | no |
+# | several GPUs, data parallel or FSDP | no; two CPU processes with the tiny model: yes |
 # | the downloads from the hub | no: SmolLM2 came from the package index, our texts were files at hand |
 #
 # ## 5 · Several GPUs
@@ -476,8 +476,8 @@ portions = 128 // (8 * 4)
 guess_times.compare(f"{portions}: 8 records × {portions} portions × 4 GPUs = {8 * portions * 4}")
 
 # %% [markdown]
-# So `--gradient_accumulation_steps` is 16 on one GPU, as in section 4, and 4 on four. The command that asks for FSDP, which we have
-# not run:
+# So `--gradient_accumulation_steps` is 16 on one GPU, as in section 4, and 4 on four. The command that asks for FSDP (we ran
+# it on two CPU processes, with the tiny model, never on GPUs):
 #
 # ```bash
 # accelerate launch --num_processes 4 --use_fsdp --fsdp_version 2 \

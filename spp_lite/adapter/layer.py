@@ -28,6 +28,8 @@ class SppLayer(BaseTunerLayer):
 class SppLinear(nn.Module, SppLayer):
     """A frozen linear with one or more pairs of factors α (r, in), β (out,), float32; their updates add."""
 
+    _z3_leaf = True  # DeepSpeed's ZeRO-3 gathers the base's weight, whose module is not called, with the factors
+
     def __init__(self, base_layer: nn.Linear, adapter_name: str, config, r: int, scaling: float) -> None:
         super().__init__()
         self.base_layer, self.quantised = base_layer, is_quantised(base_layer)

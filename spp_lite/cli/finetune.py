@@ -49,6 +49,7 @@ def run(options) -> None:
     from peft.utils.integrations import gather_params_ctx
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from transformers import set_seed
+    from transformers.integrations import unset_hf_deepspeed_config
 
     from .. import SppConfig, finetune, load, load_alpaca
     from ..adapter import norm_names
@@ -59,6 +60,7 @@ def run(options) -> None:
     folder = require_writable(args.output_dir, keep=(model_name(ours.model), ours.teacher))
     args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns where there is nothing to pin for
     records = load_alpaca(ours.data)
+    unset_hf_deepspeed_config()  # ZeRO-3 would cut the model as it is loaded, before its mask is known
     model, tokenizer = load(ours.model)
     set_seed(args.seed)  # the start of alpha, on every rank alike
     norms = None if ours.norm_learning_rate is None else norm_names(model)

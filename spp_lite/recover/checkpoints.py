@@ -19,6 +19,7 @@ from ..adapter import check_adapter_weights
 from ..models import environment, fingerprint
 
 NOTE, STATE = "spp_run.json", "trainer_state.json"  # a checkpoint's first file, what made it, and its last
+SHARDS = "pytorch_model_fsdp*/.metadata"  # of FSDP, where it keeps a checkpoint in shards: its only weights
 SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor",
     "bf16", "fp16",
@@ -112,7 +113,9 @@ def _thin(older: list[Path], used: Path) -> None:
 
 
 def _unfit(model, checkpoint: Path) -> str:
-    """Why the model cannot take the checkpoint's weights; "" where it can."""
+    """Why the model cannot take the checkpoint's weights; "" where it can. Of shards the note alone tells."""
+    if list(checkpoint.glob(SHARDS)):
+        return ""
     if not isinstance(model, PeftModel):
         missing = not list(checkpoint.glob("model*.safetensors"))
         return "holds an adapter, and the model is no PeftModel" if missing else ""
@@ -126,7 +129,7 @@ def _unfit(model, checkpoint: Path) -> str:
 
 def _broken(checkpoint: Path) -> str:
     """Which file of a checkpoint is missing or was cut short; "" for none."""
-    if not list(checkpoint.rglob("*.safetensors")):
+    if not list(checkpoint.rglob("*.safetensors")) and not list(checkpoint.glob(SHARDS)):
         return "it has no .safetensors file"
     for path in (checkpoint / STATE, *sorted(checkpoint.rglob("*.*"))):
         try:
@@ -138,4 +141,5 @@ def _broken(checkpoint: Path) -> str:
                 return f"{path.name} was cut short"
         except (OSError, ValueError, SafetensorError) as error:
             return f"{path.name}: {error}"
-    return "" if list(checkpoint.glob("optimizer*")) else "it has no optimizer state"
+    kept = [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]  # DeepSpeed's lies in a folder of its own
+    return "" if kept else "it has no optimizer state"

@@ -87,6 +87,8 @@ def finetune(
         made = {"train_dataset": rows, "data_collator": DataCollatorForSeq2Seq(tokenizer, padding=True)}
         made |= {"teacher": teacher, "norm_rate": norm_learning_rate, "note": note, "callbacks": callbacks}
         checkpoint = whole_checkpoint(model, args, note)  # Trainer would make the folder first
+        if args.deepspeed_plugin is not None:  # ZeRO-3 sees a module's backward pass by its input's gradient
+            model.enable_input_require_grads()
         with _as_it_was(model):
             trainer = _Trainer(model, args, **made)
             trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history

@@ -72,6 +72,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 def run(*command, **env):
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stderr
 
 
 def settings_of_fsdp():
@@ -84,22 +85,36 @@ def settings_of_fsdp():
     return found | {"ACCELERATE_USE_FSDP": "true"}
 
 
+def settings_of_zero():
+    """The same of configs/accelerate/zero3.yaml."""
+    given = yaml.safe_load((CONFIGS / "accelerate" / "zero3.yaml").read_text())["deepspeed_config"]
+    assert given["zero_stage"] == 3 and not given["zero3_init_flag"]
+    return {
+        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "DS_ACCELERATOR": "cpu",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "false",
+    }  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "fsdp2 with checkpoints in shards", "zero3"])
 def test_two_processes_train_the_adapter_of_one(pruned, few_records, tmp_path, engine):
     """Four steps of 8 records: 8 in one process, 4 in each of two (gloo), which have a model each or shards of one; the
     same records and the same α. With shards after a checkpoint, too; and what was trained in shards merges."""
+    if engine == "zero3":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: ZeRO-3 is not tried")
     words = f"finetune --model {pruned} --data {few_records} --max-steps 4 --learning-rate 1e-2 --use-cpu true --seed 3"
     words = [*words.split(), "--report-to", "none", "--save-steps", "2", "--per-device-train-batch-size"]
     run(sys.executable, "-m", "spp_lite", *words, "8", "--save-strategy", "no", "--output-dir", str(tmp_path / "one"))
     (tmp_path / "shards.py").write_text(ON_A_CPU)
-    command = [*LAUNCH, "-m", "spp_lite"] if engine == "ddp" else [*LAUNCH, str(tmp_path / "shards.py")]
+    command = [*LAUNCH, str(tmp_path / "shards.py")] if "fsdp2" in engine else [*LAUNCH, "-m", "spp_lite"]
     command += [*words, "4", "--ddp-backend", "gloo", "--output-dir", str(tmp_path / "two")]
-    env = settings_of_fsdp() if engine == "fsdp2" else {}
+    env = {"ddp": dict, "fsdp2": settings_of_fsdp, "zero3": settings_of_zero}[engine.split()[0]]()
+    if "in shards" in engine:  # what accelerate does when nothing is said
+        del env["FSDP_STATE_DICT_TYPE"]
     run(*command, **env)
     again = (tmp_path / "two" / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(tmp_path / "two" / "checkpoint-4")
-    run(*command, "--resume-from-checkpoint", "true", **env)
+    assert "starts anew" not in run(*command, "--resume-from-checkpoint", "true", **env)
     assert (tmp_path / "two" / "adapter_model.safetensors").read_bytes() == again
     single, double = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
     assert single.keys() == double.keys()
