@@ -46,8 +46,6 @@ def add(parser) -> None:
 def run(options) -> None:
     """Insert the factors, train them, save the adapter."""
     import peft
-    from peft.utils.integrations import gather_params_ctx
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from transformers import set_seed
     from transformers.integrations import unset_hf_deepspeed_config
 
@@ -70,14 +68,22 @@ def run(options) -> None:
     teacher = load(ours.teacher)[0] if ours.teacher else None
     with alone(folder) if args.process_index == 0 else nullcontext():
         output = finetune(adapted, records, tokenizer, args=args, teacher=teacher, **kept)
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-        with gather_params_ctx([weight for weight in adapted.parameters() if weight.requires_grad]):  # of ZeRO
-            trained = get_model_state_dict(adapted, options=whole)  # of FSDP: every process gives its shards
+        trained = _trained(adapted)
         if args.process_index == 0:
             ours.model, ours.data = model_name(ours.model), str(ours.data or os.environ.get("SPP_DATA") or "tiny")
             made_by = {"versions": environment(), "steps": output.global_step}
             _save(adapted, trained, asdict(ours) | output.metrics["made_by"] | made_by, folder)
             print(f"{output.global_step} steps, training loss {output.training_loss:.4f}; adapter in {args.output_dir}")
+
+
+def _trained(adapted) -> dict:
+    """What was trained, whole: of FSDP and ZeRO-3 every process gives its shards."""
+    from peft.utils.integrations import gather_params_ctx
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    with gather_params_ctx([weight for weight in adapted.parameters() if weight.requires_grad]):
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+        return get_model_state_dict(adapted, options=whole)
 
 
 def _save(adapted, trained: dict, made_by: dict, folder: Path) -> None:

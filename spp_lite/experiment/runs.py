@@ -124,9 +124,8 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
         if "norms" not in extras:
             training.pop("norm_learning_rate", None)
         teacher = dense if "distill" in extras else None
-        found["loss_last"] = _losses(finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training))[
-            "loss_last"
-        ]
+        output = finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training)
+        found["loss_last"] = _losses(output)["loss_last"]
 
     given = {"r": recipe.r, "norms": "norms" in extras, "dense": dense, "calibration": calibration}
     model = recover(model, method, train, **given)

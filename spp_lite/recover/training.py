@@ -87,8 +87,6 @@ def finetune(
         made = {"train_dataset": rows, "data_collator": DataCollatorForSeq2Seq(tokenizer, padding=True)}
         made |= {"teacher": teacher, "norm_rate": norm_learning_rate, "note": note, "callbacks": callbacks}
         checkpoint = whole_checkpoint(model, args, note)  # Trainer would make the folder first
-        if args.deepspeed_plugin is not None:  # ZeRO-3 sees a module's backward pass by its input's gradient
-            model.enable_input_require_grads()
         with _as_it_was(model):
             trainer = _Trainer(model, args, **made)
             trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
@@ -163,6 +161,8 @@ class _Trainer(Trainer):
         if teacher is not None and not (hasattr(teacher, "hf_device_map") or getattr(teacher, "is_quantized", False)):
             teacher.to(self.args.device)
         self.norm_rate, self.note = norm_rate, note
+        if self.is_deepspeed_enabled:  # ZeRO-3 sees a module's backward pass by its input's gradient
+            self.model.enable_input_require_grads()
 
     def _save_checkpoint(self, model, trial) -> None:
         """Trainer's own, between a note of what made it and trainer_state.json: without the one it is not whole."""
