@@ -4,7 +4,9 @@ Knows transformers' loading. Knows nothing about pruning, adapters or training.
 """
 
 import os
+import tempfile
 import warnings
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,7 +56,8 @@ def load(
     cache) or a hub id; None: $SPP_MODEL, else "tiny". dtype: None is float32 on a CPU and
     the type of the files on a GPU. device_map: as in transformers; None puts the model on the GPU where there is one, but
     leaves it in main memory where accelerate is to cut it into shards (FSDP, ZeRO): it may be too large for one GPU.
-    A folder that save_sparse wrote is read, too.
+    What goes to disk lies in a temporary folder ($TMPDIR) as long as the model lives. A folder that save_sparse wrote is
+    read, too.
     Raises ValueError for a folder that is no model, whose weights are cut off, missing or of other shapes, that has no
     tokenizer, and when the hub cannot be reached.
 
@@ -68,6 +71,9 @@ def load(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = ("auto" if device == "cuda" else torch.float32) if dtype is None else dtype
     settings = {"dtype": dtype, "device_map": device_map, "use_safetensors": True, "output_loading_info": True}
+    if device_map is not None:
+        offload = tempfile.TemporaryDirectory(prefix="spp-lite-")  # prune() may write here, not into the checkpoint
+        settings["offload_folder"] = offload.name
     try:
         model, found = _from_pretrained(source, settings)
     except torch.OutOfMemoryError:
@@ -79,19 +85,25 @@ def load(
             f"{source} lacks {len(lacking)} of the model's tensors, {lacking[0]} among them: they would be random; "
             "copy the whole model"
         )
-    if device_map is None and not any(os.environ.get(f"ACCELERATE_USE_{engine}") == "true" for engine in SHARDING):
+    if device_map is not None:
+        weakref.finalize(model, offload.cleanup)
+    elif not any(os.environ.get(f"ACCELERATE_USE_{engine}") == "true" for engine in SHARDING):
         model = model.to(device)
-    rows = model.get_input_embeddings().num_embeddings
+    _give_padding(tokenizer, model.get_input_embeddings().num_embeddings, source)
+    return model.eval(), tokenizer
+
+
+def _give_padding(tokenizer, rows: int, source: str) -> None:
+    """Another padding token where the model has no embedding for its own."""
     if tokenizer.pad_token_id >= rows:  # only ever a filler, never read: any token that has an embedding serves
         fits = tokenizer.unk_token_id is not None and tokenizer.unk_token_id < rows
         spare = tokenizer.unk_token if fits else tokenizer.eos_token
         warnings.warn(
             f"{source}: the padding token {tokenizer.pad_token!r} has the number {tokenizer.pad_token_id}, the model "
             f"only {rows} embeddings: {spare!r} pads instead",
-            stacklevel=2,
+            stacklevel=3,
         )
         tokenizer.pad_token = spare
-    return model.eval(), tokenizer
 
 
 def load_sparse(

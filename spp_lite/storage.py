@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -105,7 +106,10 @@ def save(
     size = sum(value.numel() * value.element_size() for value in model.parameters())
     folder = require_writable(folder, model=True, size=size)
     with written_whole(folder, last="config.json") as new:
-        model.save_pretrained(new)
+        offloaded = any(weight.is_meta for weight in model.parameters())
+        with warnings.catch_warnings():  # it asks for memory for 50 GB at a time
+            warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules")
+            model.save_pretrained(new, max_shard_size="5GB" if offloaded else "50GB")
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
         if card:

@@ -26,6 +26,11 @@ def add_model(parser, **kwargs) -> None:
     parser.add_argument("--model", help="'tiny', a folder or a hub id (default: $SPP_MODEL, else tiny)", **kwargs)
 
 
+def add_device_map(parser) -> None:
+    about = "auto: what does not fit on the GPUs lies in main memory, then on disk (default: all on one GPU)"
+    parser.add_argument("--device-map", help=about)
+
+
 def add_calibration(parser) -> None:
     parser.add_argument("--data", help="'tiny', an Alpaca JSON or a hub id (default: $SPP_DATA, else tiny)")
     parser.add_argument("--calibration", type=Path, help="texts: .jsonl with 'text', or plain (default: the records)")

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from .cli_runs import add_model, add_scores, at_least
+from .cli_runs import add_device_map, add_model, add_scores, at_least
 
 
 def add(parser) -> None:
     """The options of `spp-lite evaluate`."""
     add_model(parser)
+    add_device_map(parser)
     parser.add_argument("--adapter", help="adapter folder")
     add_scores(parser)
     words = "tokens a window of the text (default: what the model takes, at most 2048; published numbers tell theirs)"
@@ -28,7 +29,7 @@ def run(options) -> None:
     tasks = options.tasks or (["none"] if options.text else default_tasks(options.model))
     texts = read_texts(options.text) if options.text else []
     _check(options, tasks, texts)
-    model, tokenizer = load(options.model)
+    model, tokenizer = load(options.model, device_map=options.device_map)
     if options.adapter:
         model = load_adapter(model, options.adapter).eval()
     tables = []

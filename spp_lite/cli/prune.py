@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from .cli_runs import add_calibration, add_model, calibration
+from .cli_runs import add_calibration, add_device_map, add_model, calibration
 
 
 def add(parser) -> None:
     """The options of `spp-lite prune`."""
     add_model(parser)
+    add_device_map(parser)
     parser.add_argument("--sparsity", required=True, help="50%%, 0.75, 2:4, …")
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
     parser.add_argument("--skip", nargs="*", default=(), help="name patterns of linears to leave dense")
@@ -32,7 +33,7 @@ def run(options) -> None:
         raise ValueError(f"--allocation {' '.join(options.allocation)}: give one word, or only pairs pattern=ratio")
     tokenizer = load_tokenizer(resolve(options.model))
     batches = None if options.method == "magnitude" else calibration(options, tokenizer)
-    model, tokenizer = load(options.model)
+    model, tokenizer = load(options.model, device_map=options.device_map)
     chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
     report = prune(model, batches, sparsity, method=options.method, **chosen)
     save(model, tokenizer, folder, finish=lambda new: report.table.to_csv(new / "pruning_report.csv", index=False))

@@ -1,11 +1,13 @@
-"""Where a model's decoder blocks are, and the matrices in them.
+"""Where a model's decoder blocks are, and the matrices in them, wherever accelerate keeps those.
 
 No line here names an architecture beyond "which module list holds the decoder blocks".
 """
 
 import math
+from collections.abc import Mapping
 
-from torch import nn
+from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset, align_module_device, offload_weight
+from torch import Tensor, nn
 
 
 class CalibrationError(ValueError):
@@ -83,3 +85,35 @@ def block_linears(model: nn.Module) -> dict[str, nn.Module]:
     """
     prefix, blocks = decoder_blocks(model)
     return {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}
+
+
+def weight_of(linear: nn.Module) -> Tensor:
+    """A copy of its weight, fetched where it was offloaded."""
+    with align_module_device(linear):
+        return linear.weight.detach().clone()
+
+
+def write_weight(name: str, linear: nn.Module, weight: Tensor) -> None:
+    """Replace a weight at once, where it lives: in the module, or where accelerate offloaded it to."""
+    store, key = place_of(name, linear)
+    if store is None:
+        linear.weight.data.copy_(weight)
+    elif isinstance(store, OffloadedWeightsLoader) and key not in store.state_dict:
+        offload_weight(weight, key, store.save_folder, store.index)
+    else:
+        store[key].copy_(weight)
+
+
+def place_of(name: str, linear: nn.Module) -> tuple[Mapping | None, str]:
+    """Where accelerate keeps an offloaded weight, and its key there; None for one that lies in its module."""
+    hook = getattr(linear, "_hf_hook", None)
+    store, key = hook.weights_map if getattr(hook, "offload", False) else None, "weight"
+    while isinstance(store, PrefixedDataset):
+        store, key = store.dataset, store.prefix + key
+    disk = isinstance(store, OffloadedWeightsLoader) and key not in store.state_dict
+    if disk and store.save_folder is None:
+        raise CalibrationError(
+            f"{name} is offloaded to the checkpoint itself, which must not change: load the model by load(), or give "
+            "from_pretrained an offload_folder"
+        )
+    return store, key

@@ -12,12 +12,12 @@ from fnmatch import filter as fnmatch_filter
 
 import pandas as pd
 import torch
-from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset, align_module_device, offload_weight
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import allocation as allocations
-from .blocks import block_linears, block_matrices
+from .blocks import block_linears, block_matrices, place_of, weight_of, write_weight
 from .calibration import BlockRun, InputStatistics, walk
 from .criteria import inverse_factor, magnitude_scores, sparsegpt_together, wanda_scores
 from .sparsity import Sparsity, SparsityError, measure
@@ -134,12 +134,12 @@ class _Run:
 
     def prune_together(self, names: list[str], found: InputStatistics | None) -> None:
         self.bar.set_postfix_str(names[0])
-        start, weights = time.perf_counter(), [_weight(self.linears[name]) for name in names]
+        start, weights = time.perf_counter(), [weight_of(self.linears[name]) for name in names]
         for name, old, new in zip(names, weights, self.pruned(names, weights, found), strict=True):
             new = new.to(old.dtype) + 0  # -0.0, which a product leaves, becomes 0.0: only those need no room on disk
             self.before += old.numel() - int(old.count_nonzero())
             error = _output_error(old, new, found)
-            _write(name, self.linears[name], new)
+            write_weight(name, self.linears[name], new)
             seconds, start = time.perf_counter() - start, time.perf_counter()
             self.rows[name] = {
                 "layer": name, "shape": tuple(old.shape), "asked": str(self.asked[name]), "reached": measure(new),
@@ -157,30 +157,6 @@ class _Run:
             wanda = self.method == "wanda"
             scores = wanda_scores(weight, found.squares.sqrt()) if wanda else magnitude_scores(weight)
             yield weight * sparsity.mask(scores, per_row=wanda, exact_total=self.exact_total, name=name)
-
-
-def _weight(linear: nn.Module) -> Tensor:
-    with align_module_device(linear):  # loads an offloaded weight
-        return linear.weight.detach().clone()
-
-
-def _write(name: str, linear: nn.Module, weight: Tensor) -> None:
-    """Replace a weight at once, where it lives: in the module, or where accelerate offloaded it to."""
-    hook = getattr(linear, "_hf_hook", None)
-    if not getattr(hook, "offload", False):
-        linear.weight.data.copy_(weight)
-        return
-    store, key = hook.weights_map, "weight"
-    while isinstance(store, PrefixedDataset):
-        store, key = store.dataset, store.prefix + key
-    if isinstance(store, OffloadedWeightsLoader) and key not in store.state_dict:
-        if store.save_folder is None:
-            raise SparsityError(
-                f"{name} is offloaded to the checkpoint itself, which must not change: give offload_folder=…"
-            )
-        offload_weight(weight, key, store.save_folder, store.index)
-    else:
-        store[key].copy_(weight)
 
 
 def _output_error(old: Tensor, new: Tensor, found: InputStatistics | None) -> float:
@@ -216,6 +192,7 @@ def _check_input(model, linears, sparsity, method, calibration) -> None:
         if (other := owners.setdefault(id(linear.weight), name)) != name:
             raise SparsityError(f"{name} and {other} share one weight, which would be pruned twice: skip one of them")
         sparsity.check_fits(linear.weight, name)
+        place_of(name, linear)
         with align_module_device(linear):
             if not torch.isfinite(linear.weight).all():
                 raise SparsityError(f"{name} has weights that are not finite: load the model again, or skip={name!r}")
@@ -257,6 +234,6 @@ def _outlier_shares(model, linears, calibration) -> dict[str, float]:
     for here in walk(model, calibration):  # the dense model, before anything is pruned
         wanted = [name for name in here.linears if name in linears]
         found = here.statistics() if wanted else {}
-        scores = [wanda_scores(_weight(linears[name]), found[name].squares.sqrt()) for name in wanted]
+        scores = [wanda_scores(weight_of(linears[name]), found[name].squares.sqrt()) for name in wanted]
         shares |= dict.fromkeys(wanted, allocations.outlier_share(scores) if wanted else 0.0)
     return shares

@@ -1,10 +1,12 @@
 """The commands, end to end on the embedded model, and what wrong input gets."""
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import pandas as pd
 import peft
@@ -16,7 +18,7 @@ from transformers import AutoModelForCausalLM
 import spp_lite
 from spp_lite import Sparsity, load, perplexity
 from spp_lite.cli import COMMANDS, main
-from spp_lite.models import embedded, save
+from spp_lite.models import embedded, fingerprint, save
 from spp_lite.pruning.blocks import block_linears
 
 
@@ -51,6 +53,25 @@ def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, spa
     assert set(scores.index) == {"acc", "acc_norm", "perplexity"}
     assert scores["perplexity"] == pytest.approx(perplexity(*load(merged), text.read_text(), tokens=200, length=16))
     assert f"wrote {out}" in capsys.readouterr().out
+
+
+def test_what_fits_in_no_memory_is_pruned_and_scored_from_disk(tmp_path, monkeypatch, capsys):
+    whole, spread = str(tmp_path / "whole"), str(tmp_path / "spread")
+    prune = "prune --sparsity 2:4 --method sparsegpt --calibration-samples 8"
+    score = f"evaluate --model {whole} --tasks tiny_rte --limit 5 --out"
+    assert main(f"{prune} --out {whole}".split()) == 0
+    assert main(f"{score} {tmp_path / 'whole.csv'}".split()) == 0
+    monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda limits=None: {"cpu": 3_500_000})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model, _ = load("tiny", device_map="auto")
+    assert set(model.hf_device_map.values()) == {"cpu", "disk"} and list(tmp_path.glob("spp-lite-*"))
+    del model
+    gc.collect()
+    assert not list(tmp_path.glob("spp-lite-*"))
+    assert main(f"{prune} --device-map auto --out {spread}".split()) == 0
+    assert main(f"{score} {tmp_path / 'spread.csv'} --device-map auto".split()) == 0
+    assert fingerprint(load(spread)[0]) == fingerprint(load(whole)[0])
+    assert (tmp_path / "spread.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
 
 def test_accelerate_trains_one_adapter_with_two_processes(tmp_path, few_records):

@@ -212,6 +212,11 @@ def test_a_model_spread_by_device_map_is_pruned_but_never_in_its_checkpoint(tmp_
     prune(model, IDS, "2:4", progress=False)
     torch.testing.assert_close(model(IDS[0]).logits, expected(IDS[0]).logits)
     assert files == {file: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    model = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "model", device_map=places)  # no folder to write to
+    before = model.model.layers[0].mlp.up_proj.weight.clone()
+    with pytest.raises(CalibrationError, match=r"layers\.1\.self_attn\.q_proj is offloaded to the checkpoint itself"):
+        prune(model, IDS, "2:4", progress=False)
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, before)
 
 
 def ratios(report):
