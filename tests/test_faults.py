@@ -6,6 +6,7 @@ what it was writing then is cut somewhere. Nothing depends on a clock.
 
 import hashlib
 import json
+import multiprocessing.util
 import os
 import random
 import resource
@@ -134,6 +135,7 @@ def start(world, words, where, *, kill_at=0, cut=None, prepare=lambda: None):
         return pid, os.fdopen(said)
     status, log = 99, []
     try:
+        multiprocessing.util._run_after_forkers()  # as its own forks do: what this process has begun is not the child's
         warnings.resetwarnings()  # they are said, as in a process of its own
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         signal.alarm(1800)  # a hang ends, on a slow machine too
