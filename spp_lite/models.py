@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -34,7 +35,7 @@ from .storage import (
 )  # fmt: skip
 
 WEIGHTS = "model.safetensors", "model.safetensors.index.json"
-SHARDING = "FSDP", "DEEPSPEED"
+SHARDING = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"  # what `accelerate launch` sets
 
 
 def model_name(name: str | Path | None = None) -> str:
@@ -87,7 +88,7 @@ def load(
         )
     if device_map is not None:
         weakref.finalize(model, offload.cleanup)
-    elif not any(os.environ.get(f"ACCELERATE_USE_{engine}") == "true" for engine in SHARDING):
+    elif not any(map(parse_flag_from_env, SHARDING)):
         model = model.to(device)
     _give_padding(tokenizer, model.get_input_embeddings().num_embeddings, source)
     return model.eval(), tokenizer

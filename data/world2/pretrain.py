@@ -32,14 +32,7 @@ LAST = (  # steps, claims of rte, passages of boolq, of which answers alone coun
     (150, 16, 0, 32, 0.4, 0.02),  # more windows: what it costs in facts comes back
     (160, 16, 0, 32, 0.6, 0.04),
     (80, 12, 0, 32, 0.2, 0.03),
-    (
-        160,
-        12,
-        32,
-        16,
-        0.5,
-        0.03,
-    ),  # yes and no, too; the model is the mean of what it was before this stage and after it
+    (160, 12, 32, 16, 0.5, 0.03),  # yes and no, too; the model is the mean of the ones before and after this stage
 )
 
 

@@ -27,8 +27,7 @@ def add_model(parser, **kwargs) -> None:
 
 
 def add_device_map(parser) -> None:
-    about = "auto: what does not fit on the GPUs lies in main memory, then on disk (default: all on one GPU)"
-    parser.add_argument("--device-map", help=about)
+    parser.add_argument("--device-map", help="auto: over GPUs, main memory and disk (default: all on one GPU)")
 
 
 def add_calibration(parser) -> None:
