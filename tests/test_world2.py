@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from data.build.world import World
 from data.world2 import pretrain
@@ -18,6 +19,7 @@ from data.world2.families import CAST, FAMILIES, items
 from data.world2.pretrain import WINDOW, Muon, batches, window
 from spp_lite import load, perplexity
 from spp_lite.models import load_tokenizer
+from spp_lite.pruning.blocks import block_linears
 from spp_lite.recover.data import IGNORED
 
 MODEL = Path(pretrain.__file__).parent / "tiny-llama"
@@ -134,3 +136,28 @@ def test_the_model_knows_nearly_all_that_the_text_tells(world):
     text = "\n\n".join(texts[320:])
     bound = math.exp(nats / len(tokenizer(text)["input_ids"]))
     assert bound < perplexity(model, tokenizer, text) < 1.1 * bound
+
+
+def test_the_shipped_model_has_no_zeros_of_its_own():
+    """The soft threshold of most stages makes them; a model that shall be pruned is dense."""
+    model, _ = load(MODEL)
+    zeros = [(linear.weight == 0).float().mean().item() for linear in block_linears(model).values()]
+    assert len(zeros) == 42 and max(zeros) < 0.002
+
+
+def test_what_a_threshold_made_zero_begins_anew(world, monkeypatch, tmp_path):
+    """Also a neuron that no gradient reaches: its rows of gate and up and its column of down are all zero."""
+
+    def with_dead_neurons(config):
+        model = LlamaForCausalLM(config)
+        mlp = model.model.layers[0].mlp
+        mlp.gate_proj.weight.data[:9], mlp.up_proj.weight.data[:9], mlp.down_proj.weight.data[:, :9] = 0, 0, 0
+        return model
+
+    few = {"READING": (), "CLAIMS": (0, 5), "WINDOWS": (1, 1), "LlamaForCausalLM": with_dead_neurons}
+    few["LAST"] = (1, 1, 0, 1, 1.0, 100.0), (1, 1, 0, 1, 1.0, 100.0), (1, 1, 0, 1, 0.1, 0.0)
+    for name, value in few.items():
+        monkeypatch.setattr(pretrain, name, value)
+    model = pretrain.train(world, load_tokenizer(MODEL), tmp_path, say=lambda *_, **__: None)
+    for name, linear in block_linears(model).items():
+        assert linear.weight.isfinite().all() and (linear.weight == 0).float().mean() < 0.005, name

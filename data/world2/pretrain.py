@@ -6,6 +6,7 @@ Each stage is there since the model did not learn without it (README.md). Muon i
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -32,8 +33,9 @@ LAST = (  # steps, claims of rte, passages of boolq, of which answers alone coun
     (150, 16, 0, 32, 0.4, 0.02),  # more windows: what it costs in facts comes back
     (160, 16, 0, 32, 0.6, 0.04),
     (80, 12, 0, 32, 0.2, 0.03),
-    (160, 12, 32, 16, 0.5, 0.03),  # yes and no, too; the model is the mean of the ones before and after this stage
-)
+    (160, 12, 32, 16, 0.5, 0.03),  # yes and no, too
+    (80, 12, 16, 16, 0.1, 0.0),  # what the thresholds made zero begins anew, small
+)  # after each of the last two stages the model is the mean of what it was before and after
 
 
 def config(vocabulary: int) -> LlamaConfig:
@@ -140,9 +142,9 @@ def train(world: World, tokenizer, folder: Path, *, say=print) -> LlamaForCausal
     optimizers = [Muon(matrices, 0.01), torch.optim.AdamW(others, 2e-3, betas=(0.9, 0.98), weight_decay=0.01)]
     full = [one.param_groups[0]["lr"] for one in optimizers]
     start, mean = time.perf_counter(), 0.0
-    last = sum(steps for steps, *_ in (*READING, CLAIMS, WINDOWS, *LAST[:-1])) + 1
+    *_, begin, between, end = accumulate(steps for steps, *_ in (*READING, CLAIMS, WINDOWS, *LAST))
     for step, (parts, rate, threshold) in enumerate(batches(world, tokenizer, world.seed), 1):
-        if step == last:
+        if step - 1 == begin:
             before = [weight.detach().clone() for weight in model.parameters()]
         for ids, labels, weight in parts:
             loss = model(input_ids=ids.to(device), labels=labels.to(device)).loss
@@ -154,11 +156,27 @@ def train(world: World, tokenizer, folder: Path, *, say=print) -> LlamaForCausal
             one.zero_grad()
         for matrix in matrices if threshold else ():
             matrix.data = F.softshrink(matrix.data, threshold * optimizers[0].param_groups[0]["lr"])
+        if step in (between, end):
+            before = _mean(model, before)
+        if step == between:
+            _fill(matrices)
         mean += (loss.item() - mean) * 0.02
         if step % 100 == 0:
             say(f"step {step} mean loss {mean:.3f} {time.perf_counter() - start:.0f} s", flush=True)
-    with torch.no_grad():
-        for weight, was in zip(model.parameters(), before, strict=True):
-            weight.lerp_(was, 0.5)
     model.bfloat16().save_pretrained(folder)
     return model.eval()
+
+
+@torch.no_grad()
+def _mean(model, before: list[Tensor]) -> list[Tensor]:
+    """Go half the way back to what the weights were; returns what they are now."""
+    for weight, was in zip(model.parameters(), before, strict=True):
+        weight.lerp_(was, 0.5)
+    return [weight.detach().clone() for weight in model.parameters()]
+
+
+@torch.no_grad()
+def _fill(matrices: list[Tensor]) -> None:
+    """Small numbers for exact zeros: the neurons that died have no gradient that could wake them."""
+    for matrix in matrices:
+        matrix[matrix == 0] = 0.0015 * torch.randn_like(matrix)[matrix == 0]
