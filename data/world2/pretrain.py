@@ -6,7 +6,7 @@ Each stage is there since the model did not learn without it (README.md). Muon i
 import random
 import time
 from collections.abc import Callable, Iterator
-from itertools import accumulate
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,23 +19,46 @@ from spp_lite.recover.data import IGNORED
 
 from .corpus import claims, document, first_reading, passage
 from .draw import Draw
-from .families import plain, rte
+from .families import arc_challenge, plain, rte
 
 WINDOW = 256
 READING = (200, 8, 2), (150, 24, 3)  # steps of 64 passages, names there are, names a passage has
 CLAIMS = 800, 256  # steps, rows
 WINDOWS = 1300, 32
-LAST = (  # steps, claims of rte, passages of boolq, of which answers alone count, windows, share of the full rate, threshold:
-    (450, 96, 0, 6, 0.4, 0.0),  # Muon spreads what is learned over all weights, the soft threshold gathers it in fewer
-    (180, 32, 0, 10, 0.5, 0.1),  # threshold: as a share of the rate
-    (330, 32, 0, 12, 0.5, 0.05),
-    (140, 32, 0, 12, 0.4, 0.07),
-    (150, 16, 0, 32, 0.4, 0.02),  # more windows: what it costs in facts comes back
-    (160, 16, 0, 32, 0.6, 0.04),
-    (80, 12, 0, 32, 0.2, 0.03),
-    (160, 12, 32, 16, 0.5, 0.03),  # yes and no, too
-    (80, 12, 16, 16, 0.1, 0.0),  # what the thresholds made zero begins anew, small
-)  # after each of the last two stages the model is the mean of what it was before and after
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the last stages; its batch is of several parts. In the windows every token counts, in the others answers alone."""
+
+    steps: int
+    rate: float  # share of the full one
+    windows: int
+    rte: int = 0  # claims
+    boolq: int = 0  # passages with four claims each
+    arc: int = 0  # questions
+    threshold: float = 0.0  # soft threshold, as a share of the rate
+    noise: float = 0.0  # on every matrix in every step, as a share of its standard deviation; with it, weights decay
+    back: float = 0.0  # after it, so far back to the weights before it: their mean is better than both
+
+
+LAST = (
+    Stage(450, 0.4, windows=6, rte=96),  # Muon spreads what is learned over all weights, so that half cannot be spared:
+    Stage(180, 0.5, windows=10, rte=32, threshold=0.1),  # the soft threshold gathers it in fewer
+    Stage(330, 0.5, windows=12, rte=32, threshold=0.05),
+    Stage(140, 0.4, windows=12, rte=32, threshold=0.07),
+    Stage(150, 0.4, windows=32, rte=16, threshold=0.02),  # more windows: what it costs in facts comes back
+    Stage(160, 0.6, windows=32, rte=16, threshold=0.04),
+    Stage(80, 0.2, windows=32, rte=12, threshold=0.03),
+    Stage(160, 0.5, windows=16, rte=12, boolq=32, threshold=0.03, back=0.5),  # yes and no, too
+    Stage(300, 1.0, windows=16, rte=12, boolq=16, noise=0.2),  # noise makes it bear pruning, and spreads the weights
+    Stage(400, 0.8, windows=24, rte=8, boolq=12, noise=0.25),
+    Stage(300, 0.8, windows=18, rte=6, boolq=8, arc=64, noise=0.25),
+    Stage(450, 1.0, windows=14, rte=6, boolq=8, arc=192, noise=0.25, back=0.3),  # sums take longest
+)
+
+FIRST = Stage(0, 1.0, 0)  # of all before these: no threshold, no noise
+DECAY = 0.1
 
 
 def config(vocabulary: int) -> LlamaConfig:
@@ -88,8 +111,8 @@ def window(tokenizer, make: Callable[[], str], cut: random.Random) -> list[int]:
     return ids[start : start + WINDOW]
 
 
-def batches(world: World, tokenizer, seed: int) -> Iterator[tuple[list[tuple[Tensor, Tensor, float]], float, float]]:
-    """Of every step [(tokens, labels, weight in the loss), …], the share of the full learning rate, soft threshold / rate."""
+def batches(world: World, tokenizer, seed: int) -> Iterator[tuple[list[tuple[Tensor, Tensor, float]], float, Stage]]:
+    """Of every step [(tokens, labels, weight in the loss), …], the share of the full learning rate, the stage."""
     draw, cut = Draw(f"{seed}/pretrain"), random.Random(f"{seed}/cut")
 
     def rows(make: Callable[[], str], count: int) -> Tensor:
@@ -110,22 +133,25 @@ def batches(world: World, tokenizer, seed: int) -> Iterator[tuple[list[tuple[Ten
         said = torch.isin(ids, torch.tensor([tokenizer(f"? {word}")["input_ids"][-1] for word in ("yes", "no")]))
         return ids, ids.masked_fill(~said, IGNORED), 0.5
 
+    def judged() -> str:
+        return "".join(plain("rte", rte(world, "all", draw, draw.weighted({"claim": 8, "who": 2}))))
+
     for steps, cast, people in READING:
         for _ in range(steps):
-            yield [every(rows(lambda c=cast, p=people: first_reading(world, draw, p, c), 64))], 1.0, 0.0
+            yield [every(rows(lambda c=cast, p=people: first_reading(world, draw, p, c), 64))], 1.0, FIRST
     for _ in range(CLAIMS[0]):
-        yield [every(rows(lambda: claims(world, draw), CLAIMS[1]))], 1.0, 0.0
+        yield [every(rows(lambda: claims(world, draw), CLAIMS[1]))], 1.0, FIRST
     for step in range(WINDOWS[0]):
-        yield [every(windows(WINDOWS[1]))], _falling(step / WINDOWS[0]), 0.0
-    for steps, count, passages, beside, full, threshold in LAST:
-        for step in range(steps):
-            judged = rows(
-                lambda: "".join(plain("rte", rte(world, "all", draw, draw.weighted({"claim": 8, "who": 2})))), count
-            )
-            parts = [answers(judged)]
-            if passages:
-                parts.append(judgements(rows(lambda: passage(world, draw, ("claim",), 4), passages)))
-            yield [*parts, every(windows(beside))], full * _falling(step / steps), threshold
+        yield [every(windows(WINDOWS[1]))], _falling(step / WINDOWS[0]), FIRST
+    for stage in LAST:
+        kinds = {
+            "rte": (answers, judged, stage.rte),
+            "arc": (answers, lambda: "".join(plain("arc_challenge", arc_challenge(world, "all", draw))), stage.arc),
+            "boolq": (judgements, lambda: passage(world, draw, ("claim",), 4), stage.boolq),
+        }
+        for step in range(stage.steps):
+            parts = [counted(rows(make, count)) for counted, make, count in kinds.values() if count]
+            yield [*parts, every(windows(stage.windows))], stage.rate * _falling(step / stage.steps), stage
 
 
 def _falling(share: float) -> float:
@@ -141,42 +167,40 @@ def train(world: World, tokenizer, folder: Path, *, say=print) -> LlamaForCausal
     others = [weight for name, weight in model.named_parameters() if weight.dim() == 1 or "layers" not in name]
     optimizers = [Muon(matrices, 0.01), torch.optim.AdamW(others, 2e-3, betas=(0.9, 0.98), weight_decay=0.01)]
     full = [one.param_groups[0]["lr"] for one in optimizers]
-    start, mean = time.perf_counter(), 0.0
-    *_, begin, between, end = accumulate(steps for steps, *_ in (*READING, CLAIMS, WINDOWS, *LAST))
-    for step, (parts, rate, threshold) in enumerate(batches(world, tokenizer, world.seed), 1):
-        if step - 1 == begin:
-            before = [weight.detach().clone() for weight in model.parameters()]
+    start, mean, at = time.perf_counter(), 0.0, FIRST
+    before: list[Tensor] = []
+    for step, (parts, rate, stage) in enumerate(batches(world, tokenizer, world.seed), 1):
+        if stage is not at:
+            _end(at, model, before)
+            at, before = stage, [weight.detach().clone() for weight in model.parameters()]
+        kept = [matrix.data for matrix in matrices]
+        for matrix in matrices if stage.noise else ():
+            matrix.data = matrix.data + stage.noise * matrix.data.std() * torch.randn_like(matrix)
         for ids, labels, weight in parts:
             loss = model(input_ids=ids.to(device), labels=labels.to(device)).loss
             (weight * loss).backward()
+        for matrix, value in zip(matrices, kept, strict=True):
+            matrix.data = value
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         for one, lr in zip(optimizers, full, strict=True):
             one.param_groups[0]["lr"] = lr * rate * min(1, step / 50)
             one.step()
             one.zero_grad()
-        for matrix in matrices if threshold else ():
-            matrix.data = F.softshrink(matrix.data, threshold * optimizers[0].param_groups[0]["lr"])
-        if step in (between, end):
-            before = _mean(model, before)
-        if step == between:
-            _fill(matrices)
+        muon = optimizers[0].param_groups[0]["lr"]
+        for matrix in matrices if stage.noise else ():
+            matrix.data *= 1 - DECAY * muon
+        for matrix in matrices if stage.threshold else ():
+            matrix.data = F.softshrink(matrix.data, stage.threshold * muon)
         mean += (loss.item() - mean) * 0.02
         if step % 100 == 0:
             say(f"step {step} mean loss {mean:.3f} {time.perf_counter() - start:.0f} s", flush=True)
+    _end(at, model, before)
     model.bfloat16().save_pretrained(folder)
     return model.eval()
 
 
 @torch.no_grad()
-def _mean(model, before: list[Tensor]) -> list[Tensor]:
-    """Go half the way back to what the weights were; returns what they are now."""
-    for weight, was in zip(model.parameters(), before, strict=True):
-        weight.lerp_(was, 0.5)
-    return [weight.detach().clone() for weight in model.parameters()]
-
-
-@torch.no_grad()
-def _fill(matrices: list[Tensor]) -> None:
-    """Small numbers for exact zeros: the neurons that died have no gradient that could wake them."""
-    for matrix in matrices:
-        matrix[matrix == 0] = 0.0015 * torch.randn_like(matrix)[matrix == 0]
+def _end(stage: Stage, model, before: list[Tensor]) -> None:
+    """After a stage that says so, part of the way back to what the weights were."""
+    for weight, was in zip(model.parameters(), before, strict=True) if stage.back else ():
+        weight.lerp_(was, stage.back)
