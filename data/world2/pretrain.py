@@ -144,13 +144,13 @@ def batches(world: World, tokenizer, seed: int) -> Iterator[tuple[list[tuple[Ten
     for step in range(WINDOWS[0]):
         yield [every(windows(WINDOWS[1]))], _falling(step / WINDOWS[0]), FIRST
     for stage in LAST:
-        kinds = {
-            "rte": (answers, judged, stage.rte),
-            "arc": (answers, lambda: "".join(plain("arc_challenge", arc_challenge(world, "all", draw))), stage.arc),
-            "boolq": (judgements, lambda: passage(world, draw, ("claim",), 4), stage.boolq),
-        }
+        kinds = (
+            (answers, judged, stage.rte),
+            (answers, lambda: "".join(plain("arc_challenge", arc_challenge(world, "all", draw))), stage.arc),
+            (judgements, lambda: passage(world, draw, ("claim",), 4), stage.boolq),
+        )
         for step in range(stage.steps):
-            parts = [counted(rows(make, count)) for counted, make, count in kinds.values() if count]
+            parts = [counted(rows(make, count)) for counted, make, count in kinds if count]
             yield [*parts, every(windows(stage.windows))], stage.rate * _falling(step / stage.steps), stage
 
 
