@@ -14,9 +14,9 @@ def add(parser) -> None:
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
     add_calibration(parser)
     add_scores(parser)
-    add_training(parser, batch_size=32)
+    add_training(parser, batch_size=16)
     parser.add_argument("--steps", type=at_least(1), default=80)
-    parser.add_argument("--learning-rate", type=at_least(0, float), help="default: 5e-2 for tiny, else 4e-3")
+    parser.add_argument("--learning-rate", type=at_least(0, float), help="default: 2.4e-2 for tiny, else 4e-3")
     parser.add_argument("--r", type=at_least(1), default=16)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for demo.csv, demo.png and models")
     parser.add_argument("--save-models", action="store_true", help="also save each merged model")
@@ -71,6 +71,6 @@ def _folders(options) -> dict[str, Path]:
 def _with_settings(recipe, options):
     from dataclasses import replace
 
-    rate = (5e-2 if recipe.model == "tiny" else 4e-3) if options.learning_rate is None else options.learning_rate
+    rate = (2.4e-2 if recipe.model == "tiny" else 4e-3) if options.learning_rate is None else options.learning_rate
     training = {**recipe.training, "learning_rate": rate}
     return replace(recipe, pruner=options.method, r=options.r, training=training, progress=options.progress)

@@ -6,8 +6,8 @@ from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores
 
 ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
 GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
-    (("none", "spp", "lora", "lora*", "masked-lora", "hira", "masked-full", "reconstruct"), ("wanda",), ALL_SPARSITIES),
-    (("none", "spp", "lora*", "masked-full"), ("magnitude", "sparsegpt"), ("50%", "75%", "2:4", "2:8")),
+    (("none", "spp", "direct", "lora", "lora*", "masked-lora", "hira", "masked-full"), ("wanda",), ALL_SPARSITIES),
+    (("none",), ("magnitude", "sparsegpt"), ALL_SPARSITIES),
 ]
 QUICK = [(("none", "spp", "lora*"), ("wanda",), ("50%", "75%", "90%", "2:8"))]
 
@@ -21,13 +21,13 @@ def add(parser) -> None:
     parser.add_argument("--pruners", nargs="+", help="default: the whole grid of docs/results.md")
     parser.add_argument("--methods", nargs="+", help="default: the whole grid")
     parser.add_argument("--sparsity", nargs="+", help="default: the whole grid")
-    parser.add_argument("--seeds", type=at_least(1), help="default: 5; of --quick 1")
+    parser.add_argument("--seeds", type=at_least(1), help="default: 3; of --quick 1")
     add_training(parser, batch_size=16)
-    about = "several: a sweep and a table each, in a folder of --out each, and accuracy against steps"
-    parser.add_argument("--steps", nargs="+", type=at_least(1), default=[80], help=about)
+    about = "default: 160; of --quick 80; several: a sweep and a table each, in a folder of --out each, and accuracy against steps"
+    parser.add_argument("--steps", nargs="+", type=at_least(1), help=about)
     about = "rates.csv of another sweep (default: the one in --out, made if absent)"
     parser.add_argument("--rates", type=Path, help=about)
-    about = "the learning rates to choose from (default: half decades from 3e-4 to 1e-1)"
+    about = "the learning rates to choose from (default: quarter decades from 3e-4 to 1e-1)"
     parser.add_argument("--try-rates", nargs="+", type=at_least(0, float), help=about)
     about = "where they are chosen; a run takes those of the nearest (default: 75%%)"
     parser.add_argument("--rates-at", nargs="+", metavar="SPARSITY", help=about)
@@ -46,7 +46,7 @@ def run(options) -> None:
     from ..experiment.report import SCORES
     from ..writing import replaced
 
-    plan, budgets = _plan(options), sorted(set(options.steps))
+    plan, budgets = _plan(options), sorted(set(options.steps or [80 if options.quick else 160]))
     options.steps, options.calibration_samples = budgets[0], 3 * options.calibration_samples
     recipe = _recipe(options)
     recipe = replace(recipe, draws=-(-len(recipe.calibration) // 3))  # every run its own third
@@ -75,7 +75,7 @@ def _sweep(plan, recipe, chosen_by, options, out: Path):
     named = dict.fromkeys(method for methods, _, _ in plan for method in methods)
     rates = _rates(chosen_by, list(named), options, out, say)
     cells = [(methods, pruners, sparsity) for methods, pruners, sparsities in plan for sparsity in sparsities]
-    seeds = options.seeds or (1 if options.quick else 5)
+    seeds = options.seeds or (1 if options.quick else 3)
     runs = [run for *most, sparsity in cells for run in grid(*most, [sparsity], seeds, rates(sparsity))]
     runs = sorted(runs, key=lambda run: run.seed)
     table = _without_superseded(_table(recipe, runs, out / "sweep.csv", options.jobs, say), runs)

@@ -25,7 +25,7 @@ from .recipe import IDENTITY, Recipe, Run, trains
 from .runs import do_run
 from .statistics import finite, is_pattern, ratio_of
 
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the learning rates that every method may choose from
+RATES = (3e-4, 5.5e-4, 1e-3, 1.8e-3, 3e-3, 5.5e-3, 1e-2, 1.8e-2, 3e-2, 5.5e-2, 1e-1)  # learning rates to choose from
 SCORES = ("accuracy", "alpaca_loss", "perplexity")  # a row has one of them, or an error
 KEY = [field.name for field in fields(Run)]
 

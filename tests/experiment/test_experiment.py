@@ -109,17 +109,17 @@ def test_what_the_command_runs_names_methods_pruners_and_patterns(plan):
         Sparsity.parse(run.sparsity)
 
 
-@pytest.mark.parametrize("run", [("spp", "wanda", "75%"), ("lora*", "magnitude", "2:8"), ("none", "sparsegpt", "75%")])
+@pytest.mark.parametrize("run", [("spp", "wanda", "75%"), ("lora*", "wanda", "2:8"), ("none", "sparsegpt", "75%")])
 def test_a_committed_cell_is_computed_again_within_its_interval(run):
     committed = pd.read_csv(embedded("results", "sweep.csv"))
     cell = committed[(committed[["method", "pruner", "sparsity"]] == run).all(axis=1)]
     texts = read_texts(embedded("text", "calibration.jsonl"))
     batches = calibration_batches(texts, load_tokenizer(resolve("tiny")), samples=384, length=128)
-    training = {"max_steps": 80, "batch_size": 16}
+    training = {"max_steps": 160, "batch_size": 16}
     recipe = Recipe("tiny", load_alpaca("tiny"), batches, training=training, progress=False)
     found = do_run(recipe, Run(*run, 1, cell["lr"].iloc[0]))["accuracy"]
-    half = summarise(cell)["half"].iloc[0] * 6**0.5  # of one more run, not of the mean of five
-    assert len(cell) == 5 and abs(found - cell["accuracy"].mean()) <= half
+    half = summarise(cell)["half"].iloc[0] * 4**0.5  # of one more run, not of the mean of three
+    assert len(cell) == 3 and abs(found - cell["accuracy"].mean()) <= half
     assert found == pytest.approx(
         cell.set_index("seed").loc[1, "accuracy"], abs=0.02
     )  # other machines round differently

@@ -29,7 +29,8 @@ def leaders(table: pd.DataFrame) -> pd.DataFrame:
         means = here.groupby("method")["accuracy"].mean()
         found = paired(here, against=means.idxmax())
         level = found.loc[found["verdict"] == "undecided", "method"]
-        rows.append((sparsity, means.idxmax(), f"{means.max():.1%}", ", ".join(level) or "nobody"))
+        told = ", ".join(level) if len(level) < 4 else f"{len(level)} of {len(found)} others"
+        rows.append((sparsity, means.idxmax(), f"{means.max():.1%}", told or "nobody"))
     return pd.DataFrame(rows, columns=["sparsity", "highest mean", "accuracy", "not told apart from it"])
 
 
@@ -40,11 +41,13 @@ def plot_rates(grid: pd.DataFrame, title: str) -> Figure:
         axes = figure.add_subplot()
         for method, scores in grid.iterrows():
             label, colour, marker, dash = look_of(method)
+            scores = scores.dropna()  # rates that it was not tried with
             axes.plot(100 * scores, color=colour, marker=marker, linestyle=dash, label=label)
             axes.plot(scores.idxmax(), 100 * scores.max(), color=colour, marker="o", markersize=15, mfc="none", mew=2)
         axes.set_xscale("log")
         axes.minorticks_off()
-        axes.set_xticks(list(grid.columns), [f"{rate:g}" for rate in grid.columns])
+        axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("learning rate (logarithmic; a ring: the method's best)")
         axes.set_ylabel("validation accuracy (%)")
         axes.set_title(title)
@@ -133,8 +136,9 @@ class ResultsLab(Lab):
     def controls(self):
         methods = [name for name in methods_of(self.table) if name != "dense"]
         seeds = sorted(self.table["seed"].unique())
+        retrained = self.table.loc[~self.table["method"].isin(["dense", "none"]), "pruner"]
         return {
-            "pruner": choice("pruner", [name for name in self.table["pruner"].unique() if name != "dense"]),
+            "pruner": choice("pruner", list(retrained.unique())),
             "method": choice("method", methods, "spp"),
             "other": choice("against", methods, "none"),
             "metric": choice("metric", ["average", *(name.removeprefix("tiny_") for name in self.tasks)]),
