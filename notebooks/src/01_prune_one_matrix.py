@@ -111,8 +111,9 @@ show(plot_histogram(weight, half, title), alt=f"Histogram of the weights, a bell
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# A bell: most weights are small and few are large. So the smaller half of the *weights* holds less than an eighth of the
-# *squares*. One threshold parts what stays from what goes, because the whole matrix was compared at once.
+# A bell with a tall middle: most weights are small and few are large. So the smaller half of the *weights* holds less than an
+# eighth of the *squares*. The middle is tall since some rows have only small weights: neurons that this model hardly uses. One
+# threshold parts what stays from what goes, because the whole matrix was compared at once.
 # </details>
 
 # %% tags=["we-checked"]
@@ -210,8 +211,9 @@ show(plot_masks(weight, masks, "The same half, in three patterns (white: zero)")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The free mask takes most from the rows whose weights are small. Compare 2:4 with it: some dark (large) weights are gone,
-# because two of their neighbours are larger still, and some pale ones stay, because their neighbours are paler.
+# The free mask takes most from the rows whose weights are small, and leaves some of them empty. Compare 2:4 with it: some dark
+# (large) weights are gone, because two of their neighbours are larger still, and some pale ones stay, because their neighbours
+# are paler.
 # </details>
 
 # %% tags=["we-checked"]

@@ -67,10 +67,10 @@ guess_window.compare(f"{shape}: {by_length[LENGTH]:.1f} is the lowest, at {LENGT
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# More text before a token helps a model that has learned to use it, so the curve falls at first. It rises again where
-# windows become longer than anything that the model read in training: there it is lost. So a perplexity without its
-# window length says little, and two perplexities may be compared only at the same length. From here on we use the length
-# at which the dense model does best.
+# More text before a token helps a model that has learned to use it, so the curve falls. The tiny model was trained on
+# windows of 256 tokens and takes no longer ones. A model that is given longer windows than it read in training is lost
+# there, and the curve rises again. So a perplexity without its window length says little, and two perplexities may be
+# compared only at the same length. From here on we use the length at which the dense model does best.
 # </details>
 #
 # The second yardstick does not ask how good the model is, but how much pruning *changed* it. Let $p_t$ be the

@@ -11,7 +11,7 @@
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebook 03: a pruned model, its masks, its accuracy. Symbols: the table in
 # > [notebook 00](00_start_here.ipynb).
-# > **Tiny** – the model, its world and the training: 80 steps. **Real** – PEFT's own LoRA, the pruning, the evaluation, and
+# > **Tiny** – the model, its world and the training: 160 steps. **Real** – PEFT's own LoRA, the pruning, the evaluation, and
 # > the runs over several seeds in `data/results/sweep.csv`.
 
 # %% tags=["setup"]
@@ -77,7 +77,7 @@ from peft import LoraConfig, get_peft_model
 
 from spp_lite.teaching import choose_rates, embedded
 
-rates = choose_rates(pd.read_csv(embedded("results", "rates.csv")))
+rates = choose_rates(pd.read_csv(embedded("results", "rates.csv")), SPARSITY)
 config = LoraConfig(r=8, lora_alpha=16, target_modules=sorted(masks))  # s = lora_alpha / r = 2
 torch.set_rng_state(start)
 lora = get_peft_model(copy.deepcopy(pruned), config)
@@ -91,7 +91,7 @@ records = tokenize_records(load_alpaca(), tokenizer)
 
 
 def train(model, rate):
-    settings = {"max_steps": 80, "batch_size": 16, "seed": SEED, "progress": False}
+    settings = {"max_steps": 160, "batch_size": 16, "seed": SEED, "progress": False}
     output = finetune(model, records, tokenizer, learning_rate=rate, **settings)
     print(f"{output.global_step} steps at rate {rate:g}, mean loss {output.training_loss:.2f}")
 
@@ -433,7 +433,8 @@ print("checked: LoRA keeps less than one W for 16 tokens, masked LoRA more than 
 # ## 5 · One run is no result
 #
 # Your four numbers hang on one seed. The logged table has several seeds for every method, and our run repeats its seed 0: the
-# same windows, the same start, the same order of the records, all test items.
+# same windows, the same start, the same order of the records, all test items. There is one exception: the table trains
+# LoRA\* at a rate of its own, while ours came out of the run at LoRA's rate.
 
 # %%
 from spp_lite.teaching.labs.lora_runs import plot_recovery
@@ -452,7 +453,7 @@ show(plot_recovery(found, here), alt=f"Accuracy of this run, beside the logged s
 
 # %% [markdown]
 # On another machine your runs can differ a little from the logged ones, because sums are rounded differently there. How much
-# any small change matters depends on the method: look how far the dots of merged LoRA lie apart. A seed changes three things:
+# any small change matters depends on the method: look how far the dots of each lie apart. A seed changes three things:
 # the masks, the start of $A$, and the order of the records. We change only the start of $A$, and train LoRA once more.
 #
 # **Predict:** by how many points does the accuracy move?
@@ -468,28 +469,29 @@ moved = 100 * (score(again.merge_and_unload())[1] - found["lora"][1])
 start_guess.compare(f"{moved:+.1f} points")
 
 # %% [markdown]
-# The learning rates suggest why merged LoRA scatters so. Below are the accuracies on the validation split, by which the rates
-# were chosen, and then the scatter of the logged runs at the chosen rates.
+# Why should LoRA\* need a rate of its own? Below are the accuracies on the validation split, by which the rates were chosen.
 
 # %%
 grid = pd.read_csv(embedded("results", "rates.csv"))
-grid = grid.pivot_table(index="lr", columns="method", values="accuracy")[["lora", "masked-lora"]]
-print(grid.map("{:.1%}".format), "\n")
-spread = 100 * here.groupby("method")["accuracy"].std()[["lora", "lora*", "masked-lora"]]
-print("standard deviation over seeds, in points:", spread.round(1).to_dict())
+grid = grid[grid["sparsity"] == SPARSITY]
+grid = grid.pivot_table(index="lr", columns="method", values="accuracy")
+grid = grid[["lora", "lora*", "masked-lora"]].dropna()  # rates that all three were tried with
+grid.map("{:.1%}".format)
 
 # %% tags=["we-checked"]
-after_best = grid["lora"].loc[grid.index > rates["lora"]]
-assert len(after_best) and after_best.iloc[0] < grid["lora"].max() - 0.05
-assert spread["lora"] > spread["masked-lora"]
-print("checked: one rate above LoRA's best it falls by more than 5 points; LoRA scatters more")
+best, cliff = grid["lora"].idxmax(), grid["lora*"].loc[grid.index > rates["lora*"]]
+assert best < grid["lora*"].idxmax()
+assert grid["lora"].loc[best:].iloc[1] > grid["lora"].max() - 0.02
+assert cliff.iloc[0] < grid["lora*"].max() - 0.3
+print("checked: LoRA's best rate is far from the cliff, that of LoRA* stands before it")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# LoRA's best rate is the last one before a cliff: at the next larger rate it falls far. Its runs scatter more than those of
-# masked LoRA, which fits: so near to a cliff, whatever is drawn at random can push a run about. A finer choice of rates would
-# perhaps find a calmer LoRA that is also better; this table cannot tell.
+# Merged LoRA has a calm best: the rates beside it do nearly as well. LoRA\* gains with every rate, up to the last one before a
+# cliff: at the next, training diverges, and both are near to guessing. A reason could be that the mask leaves only a quarter
+# of the update, so that it takes a larger one to leave enough; the table does not test that. If LoRA\* had to use LoRA's rate,
+# it would look worse than it is: every method gets the rate that suits it.
 # </details>
 #
 # The same seed prunes alike for every method, and it orders the records alike. So we compare methods *by pairs*: we
@@ -519,9 +521,9 @@ print(tell(wanda, "lora", "masked-lora"))
 # %% tags=["we-checked"]
 lead, again_masked = verdicts(wanda, "masked-lora", "lora*"), verdicts(wanda, "lora", "lora*")
 assert {"75%", "80%", "90%", "2:8"} <= {*lead["above"]} and not lead["below"]
-assert len(again_masked["undecided"]) > len(again_masked["above"])
+assert {"75%", "80%", "90%", "2:8"} <= {*again_masked["above"]} and not again_masked["below"]
 assert not verdicts(wanda, "lora", "masked-lora")["above"]
-print("checked: masked LoRA leads LoRA* from 75 % on; merged minus LoRA* is mostly undecided")
+print("checked: masked and merged LoRA lead LoRA* from 75 % on; merged never leads masked LoRA")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -529,10 +531,10 @@ print("checked: masked LoRA leads LoRA* from 75 % on; merged minus LoRA* is most
 # Where much was pruned (75 % and more, and 2:8), masked LoRA is clearly above LoRA\*: it pays to train under the mask. Nowhere
 # is it clearly below.
 #
-# What re-masking costs is another matter. Merged LoRA minus LoRA\* is undecided at more sparsities than it is above 0, so the
-# table does **not** say that masking again costs accuracy in general; it says so only where the line says "above". And merged
-# LoRA is nowhere clearly above masked LoRA. Do not conclude that masks help: LoRA has its best rate of a few, and stands
-# beside a cliff.
+# Masking again has its price at the same sparsities: merged LoRA is clearly above LoRA\* there. Where the line says "undecided",
+# the table does **not** say that it costs nothing; little was lost there, so there was little to tell apart. And merged LoRA,
+# which may use every entry, is nowhere clearly above masked LoRA. Do not conclude that zeros cost nothing: these runs do not
+# tell the two apart.
 # </details>
 #
 # ## 6 · Lab: where do the zeros go?

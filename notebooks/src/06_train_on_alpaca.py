@@ -303,15 +303,15 @@ rate_guess.compare(", ".join(f"{rate:g} ends at {loss:.2f}" for rate, loss in la
 show(plot_losses(curves, window=8), alt="Training loss against step, one curve for each rate.")
 
 # %% tags=["we-checked"]
-assert last[0.05] < last[0.004] < curves[0.5][0] < last[0.5] or not TINY
+assert 2 * last[0.05] < last[0.004] < last[0.5] / 2 or not TINY
 assert len({losses[0] for losses in curves.values()}) == 1
-print("checked: one start; 0.05 ends lowest, and 0.5 ends above its start")
+print("checked: one start; 0.05 ends lowest, and 0.5 far above the other two")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
 # Three curves from one point, since all factors start by changing nothing. At 0.004 the loss falls slowly; at 0.05 it falls
-# fast, then flattens; at 0.5 it climbs, and it ends above its start. Single batches are noisy, so the
+# fast, then flattens; at 0.5 it climbs first, and it ends far above the other two. Single batches are noisy, so the
 # lines are means of the last eight steps.
 # </details>
 #
@@ -428,14 +428,14 @@ print(f"LoRA's, at the same rate: {by_lora.mean():.1e}, {first:.0f} times as muc
 
 # %% [markdown]
 # Does that decide which learning rate is best? If it did, SPP's best rate would be larger than LoRA's by the same factor. The
-# logged table of rates knows better: each method was trained at six rates, and scored on the validation split.
+# logged table of rates knows better: each method was trained at several rates, and scored on the validation split.
 
 # %%
 import pandas as pd
 
 from spp_lite.teaching import choose_rates, embedded
 
-best = choose_rates(pd.read_csv(embedded("results", "rates.csv")))  # of the tiny model
+best = choose_rates(pd.read_csv(embedded("results", "rates.csv")), "75%")  # of the tiny model
 ratio = best["spp"] / best["lora"]
 print(f"best rates: SPP {best['spp']:g}, LoRA {best['lora']:g}, a factor of {ratio:.0f};")
 print(f"their first steps, at one rate, differ by a factor of {first:.0f}")
@@ -547,9 +547,10 @@ end = lab.table[lab.table["step"] == 160].pivot(index="r", columns="lr")
 assert end["loss"].loc[1, 0.15] < end["loss"].loc[1, 0.004]
 assert end["accuracy"].loc[1, 0.15] < end["accuracy"].loc[1, 0.004]
 by_r, by_rate = end["accuracy"][0.05], end["accuracy"].loc[16]
-assert by_rate.max() - by_rate.min() > 1.5 * (by_r.max() - by_r.min()) > 0.05
-assert (end["accuracy"].idxmax(axis=1) == 0.05).all() and (end["loss"].idxmin(axis=1) == 0.05).all()
-print("checked: at step 160, 0.05 is the best of four rates at every r; the answers below hold")
+assert by_rate.max() - by_rate.min() > 5 * (by_r.max() - by_r.min()) > 0
+assert (end["loss"].idxmin(axis=1) == 0.05).all()
+assert set(end["accuracy"].idxmax(axis=1)) == {0.012, 0.05}
+print("checked: at step 160, 0.05 has the lowest loss at every r, not always the best accuracy")
 
 # %% [markdown]
 # **Explain.** (1) At r = 1 and step 160, which of 0.004 and 0.15 has the lower loss, and which the higher accuracy? How
@@ -560,8 +561,8 @@ print("checked: at step 160, 0.05 is the best of four rates at every r; the answ
 # (1) 0.15 has the lower loss and the *lower* accuracy. Its large steps fit the records and the form of their answers, and they
 # damage facts that the records do not show.
 #
-# (2) The rate, though r counts, too. At every r, 0.05 ends with the lowest loss and the highest accuracy of the four rates.
-# Each of these is one run: notebook 08 repeats runs.
+# (2) The rate, by far. At every r, 0.05 ends with the lowest loss; but at r = 4 and r = 64, 0.012 has the higher accuracy. Each
+# of these is one run: notebook 08 repeats runs.
 # </details>
 #
 # ## 7 · Lab: train live
@@ -697,7 +698,7 @@ print("checked: there, too, SPP's best rate is 0.01 or more; SPP at least halves
 # 1. A template turns a record into a prompt; it must be the same one in training and in use.
 # 2. Labels lie in line with the tokens: −100 on the prompt; the answer and EOS are learned.
 # 3. SPP's first step moves a weight by the share η·s·|α| of itself, much less than LoRA's step at one rate η. That says why LoRA's
-#    rate starts SPP slowly; which rate is best has to be tried. In the replayed runs it was 0.05, at every r.
+#    rate starts SPP slowly; which rate is best has to be tried. In the replayed runs 0.012 and 0.05 were best.
 # 4. Too small a rate is slow, too large a rate destroys: zeros stay, knowledge does not.
 # 5. A training loss tells what is learned; a held-out loss and the tasks tell what it is worth.
 #

@@ -28,10 +28,10 @@
 # |---|---|
 # | `none` | nothing |
 # | `spp`, `hira` | trains factors that multiply the kept weights |
+# | `direct` | the same factors as `spp` in another form, $W \odot (1 + R(\alpha))(1 + \beta)$: ours, not the paper's |
 # | `masked-lora` | trains a low-rank update that is masked: zeros stay |
 # | `lora*` | trains LoRA, merges it, and sets the refilled zeros back to zero |
 # | `masked-full` | trains the *surviving* weights themselves |
-# | `reconstruct` | fits the surviving weights, block by block, to the dense model's outputs, with no fine-tuning |
 # | `lora` | trains LoRA and merges it: the result is dense, so it is a reference and no rival |
 
 # %%
@@ -51,7 +51,7 @@ table[["method", "pruner", "sparsity", "seed", "lr", "parameters", "accuracy"]].
 # %%
 from spp_lite.teaching import Guess
 
-options = ["spp", "hira", "masked-lora", "lora*", "masked-full", "reconstruct"]
+options = ["spp", "direct", "hira", "masked-lora", "lora*", "masked-full"]
 guess_top = Guess("Which method that keeps the zeros is highest at 75 %?", options)
 
 # %%
@@ -76,8 +76,9 @@ print(means.loc[AT].dropna().sort_values(ascending=False).map("{:.1%}".format).t
 #
 # ## 2 · The same chances for all
 #
-# A method is only as good as its learning rate, and a good rate for one method can ruin another. So each method chooses from
-# the *same* few rates, by its score on the **validation** split. The items of the test split only report.
+# A method is only as good as its learning rate, and a good rate for one method can ruin another. So each method chooses by the
+# *same* rule: from rates that lie a factor of about 1.7 apart, reaching beyond its best on both sides, by its score on the
+# **validation** split. The items of the test split only report.
 #
 # **Predict:** some methods *add* to a weight (LoRA, masked full fine-tuning), others *multiply* it (SPP, HiRA). Which of them
 # want the larger rate?
@@ -132,7 +133,7 @@ rates = rates[rates["sparsity"] == AT]
 best = best_rates(rates)
 grid = rates.pivot_table(index="method", columns="lr", values="accuracy")  # means over seeds
 print(f"{rates['seed'].nunique()} seed(s) for each rate, at {AT}")
-grid.map("{:.1%}".format)
+grid.map("{:.1%}".format).where(grid.notna(), "").rename(columns="{:g}".format)
 
 # %%
 from spp_lite.teaching.labs.results import plot_rates
@@ -142,7 +143,7 @@ alt = title + ". Validation accuracy against learning rate, a line per method."
 show(plot_rates(grid, title), alt=alt)
 
 # %%
-multiply, add = ["spp", "hira"], ["lora", "lora*", "masked-lora", "masked-full"]
+multiply, add = ["spp", "direct", "hira"], ["lora", "lora*", "masked-lora", "masked-full"]
 low, high = min(best[name] for name in multiply), max(best[name] for name in add)
 rule = "those that multiply: each of them" if low > high else "no such rule in this table: not all"
 guess_rate.compare(f"{rule} above all that add")
@@ -151,7 +152,7 @@ print("add:     ", {name: best[name] for name in add})
 
 # %% [markdown]
 # What would one common rate do? The table of rates answers that, too. Each line below gives the score of a method at its own
-# best rate, then at the best rate of LoRA, then at the best rate of SPP.
+# best rate, then at the best rate of LoRA, then at the best rate of SPP (a gap: not tried).
 #
 # **Predict:** if everyone had to use LoRA's best rate, how many points would SPP lose?
 
@@ -165,7 +166,7 @@ lost_by_spp = own["spp"] - common["LoRA's"]["spp"]
 lost_by_lora = own["lora"] - common["SPP's"]["lora"]
 guess_common.compare(f"{100 * lost_by_spp:.1f} points")
 print(f"LoRA at SPP's best rate loses {100 * lost_by_lora:.1f} points")
-common.map("{:.1%}".format)
+common.map("{:.1%}".format).where(common.notna(), "")
 
 # %% tags=["we-checked"]
 from spp_lite.teaching import choose_rates
@@ -179,8 +180,8 @@ print("checked: the library chooses rates of the same scores")
 # <details><summary>What you should see</summary>
 #
 # Every line has a highest point, its ring. Where the rings stand at different rates, one rate for all is unfair to somebody: the
-# last two columns of the table say to whom, and by how much. Whoever picks the common rate picks who loses. And if the ring of a
-# method lies at the edge of the grid, its true best may lie beyond.
+# last two columns of the table say to whom, and by how much. Whoever picks the common rate picks who loses. If the ring of a
+# method lay at the edge of what was tried, its true best could lie beyond.
 # </details>
 #
 # Why could a multiplying method want a larger rate? AdamW, the optimizer, changes a number by about the learning rate in a
@@ -514,9 +515,8 @@ show(figure, alt=title + ". Accuracy of each family, a bar per method.")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Read the first two columns first: blind guessing, and the dense model. In a family in which even the dense model hardly does
-# better than guessing, no method can show anything, and its share of the average is noise. Of the other families, see in the last
-# column where SPP helped.
+# Read the first three columns first: blind guessing, the dense model, and what pruning left. In a family that pruning hardly hurt,
+# no method can show much, and its share of the average is noise. Of the other families, see in the last column where SPP helped.
 # </details>
 #
 # Cost is part of a score, too. SPP trains $r \cdot \mathrm{in} + \mathrm{out}$ numbers for a weight. Masked full fine-tuning is
@@ -662,7 +662,7 @@ paired(pd.concat([at, rates]), against="spp")
 # ## Recap
 #
 # 1. Every run is one row, and every figure comes from the rows alone: anyone can recompute a point.
-# 2. Every method chooses its learning rate from the same few, on the validation split.
+# 2. Every method chooses its learning rate by the same rule, on the validation split.
 # 3. An interval of a mean says how far that mean can be trusted; it does not compare two methods.
 # 4. Two methods are compared by their paired differences. Where that interval holds 0, the pair is undecided.
 # 5. Say who wins *where*; an average hides its families, and the numbers that are trained are part of a method's cost.
