@@ -30,7 +30,7 @@ STOPS = {  # lab: control: the stops that the site keeps, where all of them toge
     ))},
     "ResultsLab": {
         "method": ("spp", "lora*", "masked-lora"), "other": ("none", "spp", "lora*", "masked-lora"),
-        "metric": ("average", "hellaswag"), "seeds": (1, 5),
+        "metric": ("average", "hellaswag"), "seeds": (1, 3),
     },
     "CalculatorLab": {"records": (1, 8, 32), "card": ("T4", "RTX 3090", "A100"), "gpus": (1, 8)},
 }  # fmt: skip

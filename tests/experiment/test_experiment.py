@@ -95,7 +95,7 @@ def test_processes_give_the_rows_of_one_and_a_run_that_fails_says_why(recipe, tm
     table = sweep(recipe, runs, tmp_path / "two.csv", jobs=2).set_index(["method", "seed"])
     broken = table.loc[("masked-full", 0)]
     assert len(table) == 3 and "nan" in broken["error"] and pd.isna(broken["accuracy"])
-    assert broken["parameters"] == 786_432 // 2 and broken["zeros_before"] == 0.5  # known until then: the survivors
+    assert broken["parameters"] == 1_179_648 // 2 and broken["zeros_before"] == 0.5  # known until then: the survivors
     one = do_run(recipe, runs[1])
     assert table.loc[("spp", 1), "loss_last"] == pytest.approx(one["loss_last"], rel=1e-4)
     assert table.loc[("spp", 1), "accuracy"] == pytest.approx(one["accuracy"], abs=0.06)

@@ -136,9 +136,8 @@ class ResultsLab(Lab):
     def controls(self):
         methods = [name for name in methods_of(self.table) if name != "dense"]
         seeds = sorted(self.table["seed"].unique())
-        retrained = self.table.loc[~self.table["method"].isin(["dense", "none"]), "pruner"]
         return {
-            "pruner": choice("pruner", list(retrained.unique())),
+            "pruner": choice("pruner", [name for name in self.table["pruner"].unique() if name != "dense"]),
             "method": choice("method", methods, "spp"),
             "other": choice("against", methods, "none"),
             "metric": choice("metric", ["average", *(name.removeprefix("tiny_") for name in self.tasks)]),
