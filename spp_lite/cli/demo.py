@@ -15,7 +15,7 @@ def add(parser) -> None:
     add_calibration(parser)
     add_scores(parser)
     add_training(parser, batch_size=16)
-    parser.add_argument("--steps", type=at_least(1), default=80)
+    parser.add_argument("--steps", type=at_least(1), default=60)
     parser.add_argument("--learning-rate", type=at_least(0, float), help="default: 2.4e-2 for tiny, else 4e-3")
     parser.add_argument("--r", type=at_least(1), default=16)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for demo.csv, demo.png and models")
