@@ -59,7 +59,7 @@ def parameters(config) -> int:
 
 def estimates(config) -> dict[str, float]:
     """Job → MiB, for the settings of the measured points: float32, 4 windows (2 at a time) or 2 records of 128 tokens; to
-    score 1 window of 1,024, or of what the model takes."""
+    score 1 window()."""
     weights = 4 * real.model_parameters(config)
     work = [
         *(real.pruning_work(config, 4, 4, TOKENS, 2, method) for method in ("wanda", "sparsegpt")),
@@ -68,15 +68,20 @@ def estimates(config) -> dict[str, float]:
             for kept in (False, True)
         ),
         real.merging_work(config, 4),
-        real.scoring_work(config, min(1024, config.max_position_embeddings), 1),
+        real.scoring_work(config, window(config), 1),
     ]
     return {job: (weights + size) / MIB for job, size in zip(JOBS, work, strict=True)}
 
 
+def window(config) -> int:
+    """Tokens of the window that is scored: 1,024, or all that the model takes."""
+    return min(1024, config.max_position_embeddings)
+
+
 @torch.no_grad()
 def score(model) -> None:
-    """One window of 1,024 tokens, or of what the model takes, as perplexity() takes it."""
-    ids = torch.arange(min(1024, model.config.max_position_embeddings))[None] % 3000
+    """One window(), as perplexity() takes it."""
+    ids = torch.arange(window(model.config))[None] % 3000
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
 

@@ -1,7 +1,8 @@
 """Rebuild the embedded data from a seed:  python -m data.build [text] [pretrain] [score]  (all three when none is named).
 
-text: records, tasks, calibration and prose, tokenizer: the same bytes every time. pretrain: train the model (weights
-vary in the last bits between machines). score: print the model's accuracy, dense and pruned, as in the data card.
+text: records, tasks, calibration and prose, tokenizer: the same bytes every time. pretrain: train a model by the stages
+that led to the one that is there, whose very weights do not come out again (data/README.md). score: print the model's
+accuracy, dense and pruned, as in the data card.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Train the tiny LLaMA on the world: to match names, to judge claims, then on everything, in windows of text.
 
-Each stage is there since the model did not learn without it (README.md). Muon is that of Jordan et al., 2024.
+Each stage is there since the model did not learn without it (data/README.md). Muon is that of Jordan et al., 2024.
 """
 
 import random

@@ -40,7 +40,7 @@ def add_calibration(parser) -> None:
 
 def add_scores(parser) -> None:
     parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, text:FILE, or none (default: tiny, else paper)")
-    parser.add_argument("--text", type=Path, help="text file for perplexity (default: the embedded one for tiny)")
+    parser.add_argument("--text", type=Path, help="text file for perplexity (demo and sweep of tiny: the embedded one)")
     parser.add_argument("--text-tokens", type=at_least(2), help="of the text, score so many tokens (default: all)")
     parser.add_argument("--limit", type=at_least(1), help="items a task")
     parser.set_defaults(progress=sys.stderr.isatty())  # elsewhere one line a stage
@@ -58,8 +58,8 @@ def _recipe(options):
     """The experiment's recipe; what would leave it without a score is refused before anything is read."""
     from .. import load_alpaca
     from ..experiment.recipe import Recipe
-    from ..models import is_tiny, load_tokenizer, model_name, resolve
-    from ..recover.data import default_texts, held_out, read_texts
+    from ..models import embedded, is_tiny, load_tokenizer, model_name, resolve
+    from ..recover.data import held_out, read_texts
     from ..recover.evaluation import default_tasks, named
 
     name = model_name(options.model)
@@ -67,7 +67,7 @@ def _recipe(options):
     tasks = tasks[0] if len(tasks) == 1 else tasks  # "tiny" is told from ["tiny_rte", …]: it has a chance line
     if tasks == "none" and not options.text:
         raise ValueError("nothing would be scored: name --tasks, or a --text for perplexity")
-    embedded = default_texts("validation", model=name) if is_tiny(name) else []
+    text = options.text or (embedded("text", "validation.txt") if is_tiny(name) else None)
     records, held = load_alpaca(options.data), None
     if tasks != "tiny":
         records, _, held = held_out(records, parts=2)
@@ -76,7 +76,7 @@ def _recipe(options):
     return Recipe(
         model=name,
         tasks=None if tasks == "none" else tasks,
-        text="\n\n".join(read_texts(options.text) if options.text else embedded) or None,
+        text="\n\n".join(read_texts(text)) if text else None,
         text_tokens=getattr(options, "text_tokens", None),
         limit=options.limit,
         records=records,

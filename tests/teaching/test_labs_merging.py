@@ -13,13 +13,14 @@ ALWAYS = {  # what a corruption fails, whatever the layer
     "nothing": [],
     "one zero filled, with a tiny number": ["zeros", "pattern"],
     "a dense update added (LoRA)": ["zeros", "pattern", "logits"],
-    "two rows swapped": ["zeros"],
+    "two rows swapped": ["zeros", "logits"],
     "one kept weight is NaN": ["finite", "logits"],
     "kept weights 1 % too large": ["logits"],
     "the update of this layer lost": ["logits"],
-    "one group of four emptied": [],
+    "one group of four emptied": ["logits"],
 }
-FEW = "two rows swapped", "one group of four emptied"  # the logits tell, where the few neurons that it touches count
+# The logits need not tell of these in an MLP: some of its neurons hardly count.
+FEW = "two rows swapped", "one group of four emptied"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,9 @@ def test_the_lab_agrees_with_the_proof_of_merge(lab, corruption):
         verdicts = lab.checks(corruption, layer)
         failed = [each.name for each in verdicts if not each.passed]
         expected = ALWAYS.get(corruption, failed)
-        assert failed == expected or (corruption in FEW and failed == [*expected, "logits"])
+        if corruption in FEW and "mlp" in layer and "logits" not in failed:
+            expected = expected[:-1]
+        assert failed == expected
         try:
             _prove(layer, before, bad)
             assert failed in ([], ["logits"])
