@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -148,6 +149,19 @@ def test_a_lab_runs_on_the_cells_that_bind_what_it_needs():
     assert labs.needed(before, "lab = L(x)\nlab.show()") == [before[1], before[2]]
     assert labs.needed(before, "z") == [before[0], before[3], before[4]]
     assert labs.needed(before, "lab = 3\nlab") == []
+
+
+def test_two_builds_at_once_render_a_lab_once(tmp_path):
+    cell = nbformat.v4.new_code_cell(
+        "from tests.test_site import Wide\nlab = Wide()\nlab.inputs = {'x': lab.inputs['x']}\n"
+        "lab.render = lambda x: type(lab).render(lab, x, 0)\nopen('runs', 'a').write('x')\nlab.show()",
+        metadata={"tags": ["lab"]},
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "small.ipynb")
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(labs.render_labs, [[tmp_path / "small.ipynb"]] * 2, [tmp_path / "kept"] * 2)
+    assert first == second and len(labs.read(first["small", "lab"])["texts"]) == 20
+    assert (tmp_path / "runs").read_text() == "x"
 
 
 class Wide(Lab):

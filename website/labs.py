@@ -14,6 +14,7 @@ from pathlib import Path
 from types import CodeType
 
 import nbformat
+from filelock import FileLock
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
@@ -109,7 +110,9 @@ def render_labs(paths: list[Path], kept: Path) -> dict[tuple[str, str], Path]:
     """Folders of rendered labs by (notebook's stem, lab's name); `kept` holds them from one build to the next."""
     os.environ.setdefault("SPP_THREADS", "1")  # the kernels inherit it
     chosen = {path: kept / f"{path.stem}-{key(path)}" for path in paths}
-    asyncio.run(_run_all(chosen))
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept / ".lock"):  # a second build waits, and finds what the first has made
+        asyncio.run(_run_all(chosen))
     return {(path.stem, each.name): each for path, folder in chosen.items() for each in sorted(folder.iterdir())}
 
 
