@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import number, require_weights
 from .pruning.blocks import block_linears
 from .pruning.sparsity import Sparsity, SparsityError, measure
 from .storage import is_dense
@@ -72,8 +73,8 @@ def to_sparse(model: nn.Module, *, densest: float = DENSEST) -> SparseReport:
     """
     if getattr(model, "peft_config", None) is not None:
         raise SparsityError("the model carries an adapter: merge() it first")
-    if not 0 <= densest <= 1:
-        raise ValueError(f"densest={densest}: give a share of non-zeros between 0 and 1, as {DENSEST}")
+    require_weights(model)
+    number(1, densest=densest)
     plan = {name: choose(name, linear, densest=densest) for name, linear in block_linears(model).items()}
     rows = []
     for name, (form, why) in plan.items():

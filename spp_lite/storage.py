@@ -20,6 +20,7 @@ import torch
 from accelerate.utils import align_module_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .arguments import require_weights
 from .writing import SCRATCH, written_whole
 
 PACKAGES = ("spp_lite", "torch", "transformers", "peft", "datasets", "accelerate", "lm_eval", "numpy", "pandas")
@@ -122,6 +123,7 @@ def save(
 
 
 def _check_plain(model: PreTrainedModel) -> None:
+    require_weights(model)
     if getattr(model, "peft_config", None) is not None:
         raise ValueError("the model carries an adapter: merge() it first, or save the adapter with save_pretrained()")
     if sparse := next((name for name, value in model.named_parameters() if not is_dense(value)), None):

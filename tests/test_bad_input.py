@@ -36,7 +36,7 @@ from spp_lite.cli import main
 from spp_lite.experiment import Recipe, Run, choose_rates, grid, plotting, rate_grid, sweep, write_table
 from spp_lite.experiment.baselines import attach
 from spp_lite.models import save
-from spp_lite.recover.data import calibration_batches, default_texts, held_out
+from spp_lite.recover.data import calibration_batches, default_texts, held_out, tokenize_records
 from spp_lite.recover.texttasks import tasks_from_text
 
 NAN, INF = float("nan"), float("inf")
@@ -183,12 +183,12 @@ COMMANDS = [
     ("a setting mistyped", "finetune typo.yaml --model old --output-dir new", "--lerning_rate 1: no option of finetune and"),
     ("words for a number", "finetune ten.yaml --output-dir new", "--max-steps: invalid int value: 'ten'"),
     ("a list of settings", "finetune list.yaml --output-dir new", "list.yaml holds no settings: write one 'name: value' a line"),
-    ("no steps", "finetune --model old --data good.json --output-dir new --max-steps 0", "max_steps=0 and batch_size=8 must"),
-    ("no epochs", "finetune --model old --data good.json --output-dir new --num-train-epochs 0", "epochs above 0"),
+    ("no steps", "finetune --model old --data good.json --output-dir new --max-steps 0", "max_steps=0: give a whole number, 1 or more"),
+    ("no epochs", "finetune --model old --data good.json --output-dir new --num-train-epochs 0", "num_train_epochs=0: give a whole number, 1 or more"),
     ("no records a step", "finetune --model old --data good.json --output-dir new --gradient-accumulation-steps 0",
-     "batch_size=0 must be at least 1"),
+     "batch_size=0: give a whole number, 1 or more"),
     ("rate nan", "finetune --model old --data good.json --output-dir new --max-steps 1 --learning-rate nan",
-     "learning_rate=nan at least 0 and finite"),
+     "learning_rate=nan: give a finite number, 0 or more"),
     ("seed below nought", "finetune --model old --data good.json --output-dir new --seed -1", "Seed must be between 0 and 2"),
     ("a reporter that is absent", "finetune --model old --data good.json --output-dir new --max-steps 1 --report-to swanlab",
      "swanlab"),
@@ -248,11 +248,11 @@ PYTHON = [
     ("train what load returned", lambda h: train(h, (h.tiny, h.tok)), "a tuple is no model: load() returns two things"),
     ("train a name", lambda h: train(h, records="good.json"), "the data set is plain text: name records with instruction"),
     ("train on no list", lambda h: train(h, records=[]), "the data set holds nothing to learn from: 0 of 0 records"),
-    ("train at rate inf", lambda h: train(h, learning_rate=INF), "learning_rate=inf at least 0 and finite"),
-    ("train minus five steps", lambda h: train(h, args=args(max_steps=-5)), "max_steps=-5 and batch_size=8 must be at least"),
+    ("train at rate inf", lambda h: train(h, learning_rate=INF), "learning_rate=inf: give a finite number, 0 or more"),
+    ("train minus five steps", lambda h: train(h, args=args(max_steps=-5)), "max_steps=-5: give a whole number, 1 or more"),
     ("train a broken model", lambda h: train(h, attach(broken(h.pruned()), "spp")), "training diverged: the loss of step 1"),
     ("train into a model", lambda h: train(h, args=args(output_dir="old")), "output_dir=old is a model's folder, which would"),
-    ("train from a name", lambda h: train(h, teacher="tiny"), "teacher='tiny' is no model: give the dense model, load(…)[0]"),
+    ("train from a name", lambda h: train(h, teacher="tiny"), "a str is no model: load() returns two things, model and tok"),
     ("train on from nowhere", lambda h: train(h, args=args(output_dir="results", resume_from_checkpoint="gone")), "gone: there is no such folder"),
     ("merge a plain model", lambda h: merge(h.pruned()), "the model carries no adapter: there is nothing to merge"),
     ("merge a tuple", lambda h: merge((h.spp, h.tok)), "a tuple is no model: load() returns two things"),
@@ -265,10 +265,10 @@ PYTHON = [
     ("to_hira of LoRA", lambda h: to_hira(h.lora, "new"), "the model carries no SPP adapter 'default': only SPP can be"),
     ("to_hira over LoRA", lambda h: to_hira(h.spp, "lora"), "lora holds a model or another adapter, which would be lost"),
     ("to_sparse in float16", lambda h: to_sparse(h.pruned().half()), "q_proj is float16: the sparse form on a CPU takes fl"),
-    ("to_sparse in percent", lambda h: to_sparse(h.pruned(), densest=30), "densest=30: give a share of non-zeros between 0"),
+    ("to_sparse in percent", lambda h: to_sparse(h.pruned(), densest=30), "densest=30: give a finite number, 0 to 1"),
     ("save_sparse with an adapter", lambda h: save_sparse(h.spp, h.tok, "new"), "the model carries an adapter: merge() it fi"),
     ("save_sparse among results", lambda h: save_sparse(h.pruned(), h.tok, "results"), "(sweep.csv is there): choose another"),
-    ("evaluate by half items", lambda h: evaluate(h.tiny, h.tok, limit=2.5), "limit=2.5: items per task, 1 or more; None for"),
+    ("evaluate by half items", lambda h: evaluate(h.tiny, h.tok, limit=2.5), "limit=2.5: give a whole number, 1 or more"),
     ("evaluate what load returned", lambda h: evaluate((h.tiny, h.tok), h.tok, "tiny_rte", progress=False), "a tuple is no m"),
     ("evaluate nothing", lambda h: evaluate(h.tiny, h.tok, None, progress=False), "tasks=None names no task: use tiny"),
     ("evaluate an empty list", lambda h: evaluate(h.tiny, h.tok, [], progress=False), "tasks=[] names no task: use tiny"),
@@ -278,19 +278,19 @@ PYTHON = [
      "the model's logits are nan, so there is no score: model.layers.1.mlp.up_proj.weight is not finite"),
     ("evaluate a task mistyped", lambda h: evaluate(h.tiny, h.tok, "tiny_triv", progress=False), "lm-eval has no task tiny_triv"),
     ("perplexity of nothing", lambda h: perplexity(h.tiny, h.tok, []), "needs a text of at least two tokens: '' has 1"),
-    ("perplexity beyond the model", lambda h: perplexity(h.tiny, h.tok, "two words", length=4096), "256 tokens that the model"),
+    ("perplexity beyond the model", lambda h: perplexity(h.tiny, h.tok, "two words", length=4096), "length=4096 is more than the 256 tokens that"),
     ("perplexity of a broken model", lambda h: perplexity(broken(h.tiny), h.tok, "two words"), "up_proj.weight is not finite"),
-    ("a task of no items", lambda h: tasks_from_text("notes.txt", items=0), "items=0: a task needs at least 40 passages"),
+    ("a task of no items", lambda h: tasks_from_text("notes.txt", items=0), "items=0: give a whole number, 40 or more"),
     ("hold out the only record", lambda h: held_out(h.records.select([0])), "1 different records are too few to hold 1 out"),
     ("texts to test on", lambda h: default_texts("test"), "there are texts for 'calibration' and 'validation', not for 'test'"),
     ("attach DoRA", lambda h: attach(h.pruned(), "dora"), "method 'dora' is none of none, spp, direct, lora"),
     ("a recipe without a score", lambda h: recipe(h, tasks=None), "nothing would be scored: name tasks, a text for perplex"),
     ("a recipe's training", lambda h: recipe(h, training={"steps": 3}), "training=steps is no setting of finetune()"),
-    ("a recipe without calibration", lambda h: recipe(h, draws=0), "draws=0: a run needs at least one batch"),
-    ("a grid without seeds", lambda h: grid(["none"], ["wanda"], ["50%"], 0, {}), "seeds=0: a grid needs at least one"),
+    ("a recipe without calibration", lambda h: recipe(h, draws=0), "draws=0: give a whole number, 1 or more"),
+    ("a grid without seeds", lambda h: grid(["none"], ["wanda"], ["50%"], 0, {}), "seeds=0: give a whole number, 1 or more"),
     ("a run's method", lambda h: Run("SPP", "wanda", "50%", 0, 0.1), "method 'SPP' is none of none, spp, direct, lora"),
-    ("a run's seed", lambda h: Run("spp", "wanda", "50%", -1, 0.1), "spp: the seed is -1: give a finite number, 0 or more"),
-    ("a run's rate", lambda h: Run("spp", "wanda", "50%", 0, INF), "spp: the learning rate is inf: give a finite number, 0"),
+    ("a run's seed", lambda h: Run("spp", "wanda", "50%", -1, 0.1), "spp: seed=-1: give a finite number, 0 or more"),
+    ("a run's rate", lambda h: Run("spp", "wanda", "50%", 0, INF), "spp: lr=inf: give a finite number, 0 or more"),
     ("a grid without rates", lambda h: grid(["spp"], ["wanda"], ["50%"], 1, {}), "there is no learning rate for spp"),
     ("rates of nought", lambda h: rate_grid(["spp"], ["50%"], [0.0]), "a learning rate of 0.0 teaches nothing: try positive"),
     ("rates of no runs", lambda h: choose_rates(pd.DataFrame()), "a table of rates needs the column method beside method, lr"),
@@ -307,6 +307,63 @@ PYTHON = [
     ("plot pairs of nothing", lambda h: plotting.plot_paired(table(accuracy=[0.5]), against="lora"),
      "no run of lora has the score 'accuracy': there is nothing to compare with"),
 ]  # fmt: skip
+
+# what takes numbers, the settings that are whole, and those that are not
+NUMBERS = [
+    (train, "max_steps batch_size seed cutoff", "learning_rate norm_learning_rate"),
+    (lambda h, **given: prune(h.pruned(), h.batches, **given), "", "damping"),
+    (lambda h, **given: SppConfig(**given), "r", "scaling dropout token_fraction"),
+    (lambda h, **given: to_sparse(h.pruned(), **given), "", "densest"),
+    (lambda h, **given: perplexity(h.tiny, h.tok, "two words", **given), "length stride batch_size tokens", ""),
+    (lambda h, **given: evaluate(h.tiny, h.tok, "tiny_rte", **given), "limit batch_size", ""),
+    (lambda h, **given: calibration_batches("a text", h.tok, **given), "samples length batch_size", ""),
+    (lambda h, **given: tokenize_records(h.records, h.tok, **given), "cutoff", ""),
+    (lambda h, **given: tasks_from_text("notes.txt", **given), "items", ""),
+    (lambda h, **given: recipe(h, **given), "draws", ""),
+    (lambda h, **given: Run(**{"method": "spp", "pruner": "wanda", "sparsity": "50%", "seed": 0, "lr": 0.1, **given}), "", "seed lr"),
+    (lambda h, **given: grid(["none"], ["wanda"], ["50%"], given["seeds"], {}), "seeds", ""),
+    (lambda h, **given: rate_grid(["spp"], ["50%"], None, **given), "seeds", ""),
+]  # fmt: skip
+SETTINGS = [(call, name, whole) for call, *both in NUMBERS for whole, names in zip((True, False), both, strict=True)
+            for name in names.split()]  # fmt: skip
+
+
+@pytest.mark.parametrize("call, name, whole", SETTINGS, ids=[f"{i}-{name}" for i, (_, name, _) in enumerate(SETTINGS)])
+def test_what_is_no_number_is_named_with_its_setting(here, call, name, whole):
+    for value in ("8", True, [3], -5 if name != "scaling" else NAN, NAN, INF, 3j, *([2.5, "all"] if whole else [])):
+        with pytest.raises(ValueError, match=rf"{name}=.*\b(give|must be)\b") as caught:
+            call(here, **{name: value})
+        assert repr(value) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [
+    lambda h, model: prune(model, h.batches), lambda h, model: finetune(model, h.records, h.tok), lambda h, model: merge(model),
+    lambda h, model: perplexity(model, h.tok, "two words"), lambda h, model: evaluate(model, h.tok, "tiny_rte", progress=False),
+    lambda h, model: to_sparse(model), lambda h, model: save_sparse(model, h.tok, "new"), lambda h, model: to_hira(model, "new"),
+    lambda h, model: train(h, teacher=model if model is not None else ()), lambda h, model: load_adapter(model, "adapter"),
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong", ["a name", "a pair", "nothing", "a model without values", "an adapted one without values"]
+)
+def test_what_is_no_model_is_named(here, call, wrong):
+    with torch.device("meta"):
+        empty = type(here.tiny)(here.tiny.config)
+    given = {"a name": "tiny", "a pair": (here.tiny, here.tok), "nothing": None, "a model without values": empty}
+    model = given.get(wrong, copy.deepcopy(here.spp).to("meta"))
+    with pytest.raises(ValueError, match=r"is no model: load|is on meta, without values: load|carries an? adapter"):
+        call(here, model)
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("call", [
+    lambda h, wrong: finetune(h.adapted(), h.records, wrong), lambda h, wrong: perplexity(h.tiny, wrong, "two words"),
+    lambda h, wrong: evaluate(h.tiny, wrong, "tiny_rte", progress=False), lambda h, wrong: calibration_batches("a text", wrong),
+    lambda h, wrong: tokenize_records(h.records, wrong),
+])  # fmt: skip
+@pytest.mark.parametrize("wrong", ["tiny", None, [{"instruction": "a"}], 3])
+def test_what_is_no_tokenizer_is_named(here, call, wrong):
+    with pytest.raises(ValueError, match=f"a {type(wrong).__name__} is no tokenizer: load"):
+        call(here, wrong)
 
 
 def everything():

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#")
 HOUSE = {  # rooms and their files, from the ground up: a file imports only what stands before it, wherever the import is
-    "writing": [], "storage": [], "packed": [], "convert": [], "models": [],
+    "arguments": [], "writing": [], "storage": [], "packed": [], "convert": [], "models": [],
     "pruning": ["sparsity", "criteria", "blocks", "calibration", "allocation", "prune"],
     "inference": [],
     "adapter": ["kernels", "base", "config", "layer", "tuner", "merging", "loading"],

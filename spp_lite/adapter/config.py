@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from peft import PeftConfig, PeftType
 from peft.tuners.tuners_utils import check_target_module_exists
 
+from ..arguments import number
+
 _member = PeftType.__members__.get("SPP")
 if _member is None:  # an enum cannot be extended by its own means; plain strings break PEFT's status
     _member = str.__new__(PeftType, "SPP")
@@ -73,9 +75,9 @@ class SppConfig(PeftConfig):
         for name in ("target_modules", "exclude_modules"):
             if isinstance(getattr(self, name), list):
                 setattr(self, name, set(getattr(self, name)))
-        if isinstance(self.layers_to_transform, int | tuple | range | set):
-            single = isinstance(self.layers_to_transform, int)
-            self.layers_to_transform = [self.layers_to_transform] if single else list(self.layers_to_transform)
+        blocks = self.layers_to_transform
+        if isinstance(blocks, int | tuple | range | set):
+            blocks = self.layers_to_transform = [blocks] if isinstance(blocks, int) else list(blocks)
         for name, r in {"r": self.r, **self.rank_pattern}.items():
             if type(r) is not int or r < 1:
                 raise ValueError(f"SppConfig: r={r!r} for {name!r}: give a whole number of row blocks, at least 1")
@@ -86,11 +88,11 @@ class SppConfig(PeftConfig):
             raise ValueError(f"SppConfig: form={self.form!r} is none of {', '.join(FORMS)}")
         if self.form == "direct" and (self.scaling != SppConfig.scaling or self.scaling_pattern):
             raise ValueError("SppConfig: form='direct' has no scaling: leave scaling and scaling_pattern out")
-        if not 0 <= self.dropout < 1 or not 0 < self.token_fraction <= 1:
+        number(dropout=self.dropout, token_fraction=self.token_fraction)
+        if self.dropout >= 1 or not 0 < self.token_fraction <= 1:
             raise ValueError(
                 f"SppConfig: dropout={self.dropout} must be in [0, 1), token_fraction={self.token_fraction} in (0, 1]"
             )
-        blocks = self.layers_to_transform
         if self.layers_pattern if blocks is None else not blocks or any(type(block) is not int for block in blocks):
             raise ValueError(f"SppConfig: layers_to_transform={blocks}: give the blocks' numbers, or no layers_pattern")
         for text in (self.target_modules, self.exclude_modules, *self.rank_pattern, *self.scaling_pattern):

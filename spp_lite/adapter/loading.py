@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..pruning.blocks import require_model
+from ..arguments import require_weights
 from ..pruning.sparsity import SparsityError
 from .base import restored_on_error
 from .tuner import saved_mask
@@ -41,7 +41,7 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
     Traceback (most recent call last):
     spp_lite.pruning.sparsity.SparsityError: ...
     """
-    require_model(model)
+    require_weights(model)
     folder = Path(folder).expanduser()
     config, tensors = _read_config(folder), _read_tensors(folder)
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):

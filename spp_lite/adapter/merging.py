@@ -16,8 +16,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..arguments import require_weights
 from ..models import require_writable
-from ..pruning.blocks import require_model
 from ..pruning.sparsity import SparsityError, find_pattern, measure
 from ..writing import added, alone
 from .base import check_base, is_quantised, read, restored_on_error
@@ -104,7 +104,7 @@ def _tuner_layers(peft_model) -> dict[str, BaseTunerLayer]:
 
 def _weights_before(peft_model) -> dict[str, Tensor]:
     """Copies of the weights that merging changes, by name; raises SparsityError when it cannot be done or proved."""
-    require_model(peft_model)
+    require_weights(peft_model)
     layers, active = _tuner_layers(peft_model), set()
     for name, layer in layers.items():
         base = layer.get_base_layer()
@@ -208,6 +208,7 @@ def to_hira(peft_model: PeftModel, folder: str | Path, adapter_name: str = "defa
     >>> json.loads((folder / "adapter_config.json").read_text())["peft_type"]
     'HIRA'
     """
+    require_weights(peft_model)
     layers = {name: layer for name, layer in _tuner_layers(peft_model).items() if hasattr(layer, "spp_alpha")}
     layers = {name: layer for name, layer in layers.items() if adapter_name in layer.scaling}
     if not layers:

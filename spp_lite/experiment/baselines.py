@@ -4,21 +4,18 @@ LoRA and HiRA are PEFT's own. Knows nothing about data or the training loop: `tr
 trainable parameters of the model it is given.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from peft import HiraConfig, LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..adapter.base import norm_names, norm_weights
 from ..adapter.config import FORMS
 from ..adapter.merging import merge
 from ..adapter.tuner import SppConfig
 from ..pruning.blocks import block_linears
-from ..pruning.calibration import walk
 
 METHODS = {
     "none": "pruned, not retrained",
@@ -29,7 +26,6 @@ METHODS = {
     "masked-lora": "masked LoRA: W + M ⊙ sBA",
     "hira": "HiRA: W ⊙ (1 + BA)",
     "masked-full": "full fine-tuning of the surviving weights",
-    "reconstruct": "block-wise local reconstruction of the surviving weights (arXiv 2510.14444), no fine-tuning",
 }
 
 
@@ -76,27 +72,15 @@ def attach(model: nn.Module, method: str, *, r: int | None = None, norms: bool =
 
 
 def recover(
-    model: nn.Module,
-    method: str,
-    train: Callable[[nn.Module], object],
-    *,
-    r: int | None = None,
-    norms: bool = False,
-    dense: nn.Module | None = None,
-    calibration: Sequence[Tensor] | None = None,
-) -> nn.Module:
+    model: nn.Module, method: str, train: Callable[[nn.Module], object], *, r: int | None = None, norms: bool = False
+) -> nn.Module:  # fmt: skip
     """Retrain a pruned model by one method and return an ordinary model, in eval mode.
 
-    Every method but "lora" keeps each zero. train: called with the trainable model ("none" and "reconstruct" do not
-    call it). r, norms: as in attach(). dense, calibration: the unpruned model and LongTensors (batch, length), for "reconstruct" alone.
+    Every method but "lora" keeps each zero. train: called with the trainable model (not for "none"). r, norms: attach().
     """
     masks = {name: linear.weight != 0 for name, linear in block_linears(model).items()}
     trainable = attach(model, method, r=r, norms=norms)
-    if method == "reconstruct":
-        if dense is None or calibration is None:
-            raise ValueError("reconstruct needs the dense model and calibration batches")
-        reconstruct(model, dense, calibration)
-    elif method == "masked-full":
+    if method == "masked-full":
         with_masked_gradients(model, masks, train)
     elif method != "none":
         train(trainable)
@@ -121,33 +105,3 @@ def with_masked_gradients(model: nn.Module, masks: dict[str, Tensor], train: Cal
     finally:
         for handle in handles:
             handle.remove()
-
-
-def reconstruct(
-    model: nn.Module, dense: nn.Module, calibration: Sequence[Tensor], *, epochs: int = 8, rate: float = 1e-3,
-    progress: bool = False,
-) -> None:  # fmt: skip
-    """Fit each block's surviving weights to the dense block's outputs on calibration data, in place, front to back.
-
-    The pruned block sees the pruned model's inputs, its target is the dense block's output on the dense model's
-    (arXiv 2510.14444). epochs: passes over the batches, by Adam at `rate`.
-    """
-    pairs = zip(walk(model, calibration), walk(dense, calibration), strict=True)
-    for student, teacher in tqdm(pairs, desc="reconstruct", disable=not progress):
-        weights = [linear.weight for linear in student.linears.values()]
-        masks = [weight != 0 for weight in weights]
-        targets = [teacher.output(batch) for batch in range(len(teacher.hidden))]
-        for weight in weights:
-            weight.requires_grad_(True)
-        optimizer = torch.optim.Adam(weights, lr=rate)
-        for _ in range(epochs):
-            for batch, target in enumerate(targets):
-                with torch.enable_grad():
-                    loss = F.mse_loss(student.output(batch).float(), target.float()) / target.float().var()
-                    gradients = torch.autograd.grad(loss, weights)
-                for weight, gradient, keep in zip(weights, gradients, masks, strict=True):
-                    weight.grad = gradient * keep
-                optimizer.step()
-        for weight in weights:
-            weight.requires_grad_(False)
-            weight.grad = None

@@ -26,7 +26,6 @@ LOOKS = {  # method: label, colour, marker, dash
     "masked-lora": ("masked LoRA", "#009E73", "D", "--"),
     "hira": ("HiRA", "#CC79A7", "P", (0, (5, 1))),
     "masked-full": ("masked full fine-tuning", "#56B4E9", "X", (0, (3, 1, 1, 1))),
-    "reconstruct": ("local reconstruction", "#8C6D1F", "*", (0, (1, 1))),
 }
 PAPER = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 

@@ -6,13 +6,14 @@ Knows what exists and can be run. Runs nothing.
 import hashlib
 import inspect
 import json
-import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 from torch import Tensor
 
+from ..arguments import number, whole
 from ..models import fingerprint
 from ..pruning.blocks import block_linears
 from ..pruning.prune import METHODS as PRUNERS
@@ -27,9 +28,8 @@ from .baselines import METHODS
 EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
     "distill": "the dense parent's predictions and hidden states at the answers are learned, not the records' words",
     "norms": "the norms' weights are trained too",
-    "reconstruct": "local reconstruction first",
 }
-UNTRAINED = ("dense", "none", "reconstruct")  # methods without a learning rate
+UNTRAINED = ("dense", "none")  # methods without a learning rate
 UNTOLD = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 IDENTITY = ("model", "data", "calibration", "text", "tasks", "recipe", "spp_lite")  # columns: what made a row
 
@@ -62,16 +62,17 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (self.tasks or self.text or self.held):
             raise ValueError("nothing would be scored: name tasks, a text for perplexity, or held-out records")
-        if not self.draws >= 1:
-            raise ValueError(f"draws={self.draws}: a run needs at least one batch of calibration")
+        whole(draws=self.draws)
         known = set(inspect.signature(finetune).parameters) - {"args", "seed", "teacher", "callbacks"}  # each run's own
         unknown = sorted(set(self.training) - known)
         if unknown:
             raise ValueError(f"training={', '.join(unknown)} is no setting of finetune() that runs share")
         _require(self.pruner, PRUNERS, "pruner")
 
-    def check(self, model, tokenizer, sparsities: Iterable[str]) -> None:
+    def check(self, model, tokenizer, sparsities: Iterable[str], seeds: int = 1) -> None:
         """Raise ValueError now, not after an hour, for tasks, texts and patterns that this model cannot be given."""
+        if seeds > 1 and len(self.calibration) <= self.draws:
+            warnings.warn(f"draws={self.draws} takes every batch, all seeds prune alike: give more", stacklevel=4)
         if self.tasks:
             load_tasks(self.tasks, metric="acc")
         if self.text:
@@ -146,9 +147,7 @@ class Run:
         if extras and (method == "dense" or ({"distill", "norms"} & {*extras} and method in UNTRAINED)):
             raise ValueError(f"method {self.method!r}: {method} is not trained, so that there is nothing to add to it")
         _require(self.pruner, ("dense",) if method == "dense" else PRUNERS, "pruner")
-        for what, value in (("learning rate", self.lr), ("seed", self.seed)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{self.method}: the {what} is {value}: give a finite number, 0 or more")
+        number(**{f"{self.method}: lr": self.lr, f"{self.method}: seed": self.seed})
         object.__setattr__(self, "sparsity", str(Sparsity.parse(self.sparsity)))
 
 

@@ -19,7 +19,7 @@ from ..pruning.sparsity import Sparsity
 from ..recover.evaluation import average_accuracy, evaluate
 from ..recover.perplexity import perplexity, record_loss
 from ..recover.training import Estimate, finetune
-from .baselines import attach, reconstruct, recover
+from .baselines import attach, recover
 from .recipe import Recipe, Run, identify
 
 
@@ -104,7 +104,7 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
     """The scores; what is known before them goes into found."""
     model, tokenizer = load(recipe.model)
     method, *extras = run.method.split("+")
-    dense = load(recipe.model)[0] if {"distill", "reconstruct"} & {method, *extras} else None
+    dense = load(recipe.model)[0] if "distill" in extras else None
     set_seed(run.seed)
     order = torch.randperm(len(recipe.calibration))[: recipe.draws]
     calibration = [recipe.calibration[i] for i in order.tolist()]
@@ -113,8 +113,6 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
         scores = score(recipe, model, tokenizer)
         return {"zeros_before": scores["zeros"], "zeros_after": scores.pop("zeros"), **scores}
     prune(model, calibration, run.sparsity, method=run.pruner, progress=False)
-    if "reconstruct" in extras:
-        reconstruct(model, dense, calibration)
     found["zeros_before"] = zeros(model)
 
     def train(trainable) -> None:
@@ -123,11 +121,9 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
         training = {**recipe.training, "learning_rate": run.lr, "seed": run.seed, "progress": False}
         if "norms" not in extras:
             training.pop("norm_learning_rate", None)
-        teacher = dense if "distill" in extras else None
-        output = finetune(trainable, recipe.records, tokenizer, teacher=teacher, **training)
+        output = finetune(trainable, recipe.records, tokenizer, teacher=dense, **training)
         found["loss_last"] = _losses(output)["loss_last"]
 
-    given = {"r": recipe.r, "norms": "norms" in extras, "dense": dense, "calibration": calibration}
-    model = recover(model, method, train, **given)
+    model = recover(model, method, train, r=recipe.r, norms="norms" in extras)
     scores = score(recipe, model, tokenizer)
     return {"zeros_after": scores.pop("zeros"), **recipe.training, **scores}

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from ..arguments import whole
 from ..models import load, require_writable
 from ..writing import alone, replaced
 from .recipe import IDENTITY, Recipe, Run, trains
@@ -37,8 +38,7 @@ def grid(
 
     Raises ValueError for a method that trains and has no rate, and for no seeds.
     """
-    if not seeds >= 1:
-        raise ValueError(f"seeds={seeds}: a grid needs at least one")
+    whole(seeds=seeds)
     if lacking := [method for method in methods if trains(method) and method not in rates]:
         found = ", ".join(rates) or "none"
         raise ValueError(
@@ -53,6 +53,7 @@ def rate_grid(
     methods: Sequence[str], sparsities: Sequence[str], rates: Sequence[float] | None = None, seeds: int = 1
 ) -> list[Run]:
     """What choose_rates() compares: every method that trains at every rate (None: RATES), pruned by Wanda."""
+    whole(seeds=seeds)
     if wrong := [rate for rate in rates or () if not rate > 0]:
         raise ValueError(f"a learning rate of {wrong[0]} teaches nothing: try positive ones")
     cells = itertools.product(range(seeds), sparsities, rates or RATES, filter(trains, methods))
@@ -181,7 +182,8 @@ def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Call
     runs = [run for run in dict.fromkeys(runs) if run not in done]
     if runs:
         require_writable(path.parent)
-        recipe.check(model, tokenizer, {run.sparsity for run in runs})
+        seeds = {run.seed for run in runs if run.pruner in ("wanda", "sparsegpt")}
+        recipe.check(model, tokenizer, {run.sparsity for run in runs}, len(seeds))
         recipe = replace(recipe.tokenized(tokenizer), progress=False)
     del model
     rows = table.to_dict("records")

@@ -14,18 +14,11 @@ class CalibrationError(ValueError):
     """Calibration data or activations that give no statistics. Names the layer, the value and the way out."""
 
 
-def require_model(model) -> None:
-    """Raise CalibrationError, which is a ValueError, for load()'s two things, a name, None: what is no torch model."""
-    if not isinstance(model, nn.Module):
-        raise CalibrationError(f"a {type(model).__name__} is no model: load() returns two things, model and tokenizer")
-
-
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The language model's decoder blocks and their dotted name: the largest list of modules that holds linears.
 
     Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
     """
-    require_model(model)
     return _blocks(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
 
 

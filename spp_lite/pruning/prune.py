@@ -16,6 +16,7 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..arguments import number, require_weights
 from . import allocation as allocations
 from .blocks import block_linears, block_matrices, place_of, weight_of, write_weight
 from .calibration import BlockRun, InputStatistics, walk
@@ -87,6 +88,8 @@ def prune(
     spp_lite.pruning.blocks.CalibrationError: ...
     """
     skip, only = ((names,) if isinstance(names, str) else tuple(names) for names in (skip, only))
+    require_weights(model)
+    number(damping=damping)
     sparsity, linears = Sparsity.parse(sparsity), _chosen(model, skip, only)
     _check_input(model, linears, sparsity, method, calibration)
     others = _left_dense(model, linears)

@@ -4,7 +4,6 @@ Knows models, adapters and rows of tokens. Trains nothing.
 """
 
 import functools
-import math
 import time
 import warnings
 
@@ -16,6 +15,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..adapter import norm_weights
+from ..arguments import number, require_weights
 from ..pruning.blocks import context, zeros
 from ..pruning.sparsity import measure
 from .data import IGNORED
@@ -37,8 +37,7 @@ def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
             way = "load the adapter with PeftModel.from_pretrained(…, is_trainable=True)"
         raise ValueError(f"no parameter is trainable: {way}")
     if norm_rate is not None:
-        if not 0 <= norm_rate < math.inf:
-            raise ValueError(f"norm_learning_rate={norm_rate}: give a finite number, 0 or more")
+        number(norm_learning_rate=norm_rate)
         if not any(weight.requires_grad for weight in norm_weights(model)):
             way = "insert the adapter with modules_to_save=norm_names(model)"
             raise ValueError(f"norm_learning_rate={norm_rate}, but no norm is trainable: {way}")
@@ -83,8 +82,7 @@ def bfloat16_slowdown() -> float:
 
 def check_teacher(teacher: nn.Module, model: nn.Module, args: TrainingArguments) -> None:
     """Raise ValueError for a teacher that is none, that does not fit, or that knows no more than the model."""
-    if not isinstance(teacher, nn.Module):
-        raise ValueError(f"teacher={teacher!r} is no model: give the dense model, load(…)[0]")
+    require_weights(teacher)
     if args.label_smoothing_factor:
         raise ValueError(
             "label_smoothing_factor has no place beside a teacher, whose predictions are learned: set it to 0"

@@ -8,7 +8,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from numbers import Integral
 from operator import eq
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import models
+from ..arguments import require_tokenizer, whole
 from ..models import embedded, is_tiny
 from .reading import flaw, pick, read, read_texts
 
@@ -114,12 +114,14 @@ def tokenize(record: dict[str, str], tokenizer, *, cutoff: int = 512, train_on_i
 
 
 def _tokenize(records: Sequence[dict[str, str]], tokenizer, cutoff: int, train_on_inputs: bool) -> list[dict]:
+    require_tokenizer(tokenizer)
+    whole(cutoff=cutoff)
     end, prompts = tokenizer.eos_token_id, [*map(prompt, records)]
-    if end is None or cutoff < 1:
-        raise ValueError("the tokenizer has no eos_token: set one" if end is None else f"cutoff={cutoff} is below 1")
-    whole = [text + record["output"] for text, record in zip(prompts, records, strict=True)]
+    if end is None:
+        raise ValueError("the tokenizer has no eos_token: set one")
+    both = [text + record["output"] for text, record in zip(prompts, records, strict=True)]
     rows = []
-    for alone, ids in zip(encode(tokenizer, prompts), encode(tokenizer, whole), strict=True):
+    for alone, ids in zip(encode(tokenizer, prompts), encode(tokenizer, both), strict=True):
         start = [*map(eq, alone, ids), False].index(False)
         ids = [*ids, end]
         labels = (ids if train_on_inputs else [IGNORED] * start + ids[start:])[:cutoff]
@@ -177,9 +179,8 @@ def calibration_batches(
     Returns LongTensors (batch_size, length), `samples` windows in all. Raises ValueError when the texts hold fewer
     than `length` tokens, or a number is not at least 1.
     """
-    for name, value in {"samples": samples, "length": length, "batch_size": batch_size}.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"calibration takes whole {name} of at least 1, not {value}")
+    require_tokenizer(tokenizer)
+    whole(samples=samples, length=length, batch_size=batch_size)
     joined = [*chain(*encode(tokenizer, [texts] if isinstance(texts, str) else [*texts]))]
     stream = torch.tensor(joined, dtype=torch.long)
     if len(stream) < length:

@@ -19,6 +19,7 @@ from unittest import mock
 
 import pandas as pd
 
+from ..arguments import require_tokenizer, whole
 from ..models import embedded, is_tiny, require_network
 from ..storage import cache_folder
 from .perplexity import as_given, check_ids, fitting, not_finite
@@ -50,15 +51,15 @@ def evaluate(
     """
     from lm_eval.evaluator import evaluate as score
 
-    if limit is not None and not (limit >= 1 and limit == int(limit)):
-        raise ValueError(f"limit={limit}: items per task, 1 or more; None for all of them")
-    if not str(batch_size).startswith("auto") and not batch_size >= 1:
-        raise ValueError(f"batch_size={batch_size}: items at a time, 1 or more, or 'auto'")
+    whole(**{"limit": limit} if limit is not None else {})
+    if not str(batch_size).startswith("auto"):
+        whole(batch_size=batch_size)
     with contextlib.ExitStack() as stack:
         if not progress:
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         loaded = load_tasks(tasks)
+        require_tokenizer(tokenizer)
         stack.enter_context(as_given(model))
         own = copy.deepcopy(tokenizer)  # it is given a padding token; and sums in bfloat16 would tie: the first wins
         batch_size = batch_size if isinstance(batch_size, str) else fitting(model, batch_size, 128)

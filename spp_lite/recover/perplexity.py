@@ -13,7 +13,8 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..pruning.blocks import context, require_model
+from ..arguments import require_tokenizer, require_weights, whole
+from ..pruning.blocks import context
 from .data import IGNORED, encode, tokenize_records
 
 LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
@@ -36,19 +37,19 @@ def perplexity(
     >>> perplexity(model, tokenizer, ["Ada lives in the north.", "Bruno has a drum."], length=16) > 1
     True
     """
-    require_model(model)
-    if tokens is not None and tokens < 2:
-        raise ValueError(f"tokens={tokens}: perplexity needs at least two")
+    require_weights(model)
+    require_tokenizer(tokenizer)
+    whole(2, **{"tokens": tokens} if tokens is not None else {})
     ids = text_ids(tokenizer, texts)[:tokens]
     check_ids(model, int(ids.max()))
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
     length = min(most, 2048) if length is None else length
     stride = length if stride is None else stride
-    if not (1 <= stride <= length and 2 <= length <= most and batch_size >= 1):
-        raise ValueError(
-            f"stride={stride} must be between 1 and length={length}, or tokens between windows would be lost; length "
-            f"between 2 and the {most} tokens that the model takes; batch_size={batch_size} at least 1"
-        )
+    whole(2, length=length)
+    if length > most:
+        raise ValueError(f"length={length} is more than the {most} tokens that the model takes")
+    whole(1, length, stride=stride)  # a longer one would lose tokens
+    whole(batch_size=batch_size)
     *full, last = _windows(ids, length, stride)  # only the last may be shorter
     batch_size = fitting(model, batch_size, length)
     groups = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[last]]
@@ -124,7 +125,7 @@ def _negative_log_likelihood(model, group: list[tuple[Tensor, int]]) -> tuple[fl
 @contextlib.contextmanager
 def as_given(model) -> Iterator[None]:
     """Score in eval mode, leave each module in its own; keep HFLM from tying a head that was trained apart."""
-    require_model(model)
+    require_weights(model)
     modes = {module: module.training for module in model.modules()}
     try:
         with mock.patch.object(model, "tie_weights", lambda *_, **__: None), model.register_forward_hook(_refuse_nan):

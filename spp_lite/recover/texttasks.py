@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from ..arguments import whole
 from ..storage import cache_folder
 from .data import read_texts
 
@@ -36,8 +37,7 @@ def tasks_from_text(source: str | Path | Iterable[str], *, name: str = "text", i
     else:
         texts = list(source)
     name = f"text_{re.sub(r'[^a-z0-9]+', '_', name.lower())}"
-    if items < NEEDED:
-        raise ValueError(f"items={items}: a task needs at least {NEEDED} passages")
+    whole(NEEDED, items=items)
     digest = hashlib.sha256(json.dumps([texts, items, seed, WORDS]).encode()).hexdigest()[:8]
     name, folder = f"{name}_{digest}", cache_folder() / "tasks" / f"{name}_{digest}"
     if _is_whole(folder, name):

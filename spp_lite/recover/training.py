@@ -27,7 +27,7 @@ from transformers import (
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import norm_weights
-from ..pruning.blocks import require_model
+from ..arguments import number, require_tokenizer, require_weights, whole
 from .checkpoints import Note, whole_checkpoint
 from .checks import check_bfloat16, check_rows, check_teacher, check_trainable
 from .data import tokenize_records
@@ -64,8 +64,9 @@ def finetune(
     >>> output.global_step, len(output.metrics["history"]) > 0
     (2, True)
     """
-    _check_numbers(args, max_steps, batch_size, learning_rate)
-    require_model(model)
+    _check_numbers(args, max_steps, batch_size, learning_rate, seed, cutoff)
+    require_weights(model)
+    require_tokenizer(tokenizer)
     check_trainable(model, norm_learning_rate)
     rows = dataset
     if "labels" not in getattr(dataset, "column_names", ()):
@@ -95,13 +96,17 @@ def finetune(
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
-def _check_numbers(args: TrainingArguments | None, steps: int, batch: int, rate: float) -> None:
-    if args is not None:  # -1: as many steps as the epochs have
-        steps, rate = math.ceil(args.num_train_epochs) if args.max_steps == -1 else args.max_steps, args.learning_rate
+def _check_numbers(args: TrainingArguments | None, steps: int, batch: int, rate: float, seed: int, cutoff: int) -> None:
+    if args is not None:
+        if not isinstance(args, TrainingArguments):
+            raise ValueError(f"args={args!r} is no TrainingArguments: make one, or leave it out and give max_steps")
+        steps, rate, seed = args.max_steps, args.learning_rate, args.seed
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    if steps < 1 or batch < 1 or not 0 <= rate < math.inf:
-        wrong = f"max_steps={steps} and batch_size={batch} must be at least 1, epochs above 0"
-        raise ValueError(f"{wrong}, learning_rate={rate} at least 0 and finite")
+        if steps == -1:  # as many as the epochs have
+            whole(num_train_epochs=(steps := math.ceil(args.num_train_epochs)))
+    whole(max_steps=steps, batch_size=batch, cutoff=cutoff)
+    whole(0, seed=seed)
+    number(learning_rate=rate)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def test_methods_learn_and_keep_their_promise_on_zeros(pruned, method):
     before = {name: linear.weight.clone() for name, linear in block_linears(pruned).items()}
     with torch.no_grad():
         start = pruned(input_ids=IDS, labels=IDS).loss
-    model = recover(pruned, method, train, dense=small(), calibration=[IDS])
+    model = recover(pruned, method, train)
     after = block_linears(model)
     refilled = sum(int(torch.count_nonzero(after[name].weight[masks[name]])) for name in masks)
     assert refilled == 0 if method != "lora" else refilled > 0.5 * sum(int(mask.sum()) for mask in masks.values())
@@ -56,17 +56,9 @@ def test_methods_learn_and_keep_their_promise_on_zeros(pruned, method):
     assert changed == (method != "none")
     with torch.no_grad():
         loss = model(input_ids=IDS, labels=IDS).loss
-    if method not in ("none", "reconstruct", "lora*"):
+    if method not in ("none", "lora*"):
         assert loss < start
     assert type(model) is LlamaForCausalLM and not model.training
-
-
-def test_reconstruction_brings_outputs_closer_to_the_dense_model(pruned):
-    dense = small()
-    with torch.no_grad():
-        target, before = dense(IDS).logits, pruned(IDS).logits
-        after = recover(pruned, "reconstruct", train, dense=dense, calibration=[IDS])(IDS).logits
-    assert (after - target).norm() < 0.9 * (before - target).norm()
 
 
 def test_masked_lora_forward_equals_its_merged_form(pruned):
@@ -78,11 +70,9 @@ def test_masked_lora_forward_equals_its_merged_form(pruned):
     torch.testing.assert_close(found, expected)
 
 
-def test_unknown_methods_and_missing_data_are_named(pruned):
+def test_unknown_methods_are_named(pruned):
     with pytest.raises(ValueError, match="method 'dora' is none of none, spp, direct, lora"):
         attach(pruned, "dora")
-    with pytest.raises(ValueError, match="reconstruct needs the dense model"):
-        recover(pruned, "reconstruct", train)
 
 
 @pytest.mark.parametrize(

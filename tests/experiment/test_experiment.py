@@ -125,7 +125,7 @@ def test_a_committed_cell_is_computed_again_within_its_interval(run):
     )  # other machines round differently
 
 
-@pytest.mark.parametrize("method", ["spp+distill", "spp+reconstruct+distill"])
+@pytest.mark.parametrize("method", ["spp+distill", "spp+norms+distill"])
 def test_extras_run_and_keep_every_zero(recipe, method):
     row = do_run(recipe, Run(method, "wanda", "2:4", 0, 0.01))
     assert not row["error"] and row["zeros_before"] == row["zeros_after"] == 0.5 and row["accuracy"] > 0

@@ -121,14 +121,10 @@ def test_a_gap_needs_the_dense_model():
 
 
 def test_figures_draw_every_method_of_the_table():
-    table = grid_of(
-        ["none", "spp", "spp+reconstruct", "lora+distill"], ["50%", "75%", "2:8"], pruners=("wanda", "magnitude")
-    )
+    table = grid_of(["none", "spp", "spp+norms", "lora+distill"], ["50%", "75%", "2:8"], pruners=("wanda", "magnitude"))
     for figure in (plotting.plot_gap_recovered(table), plotting.plot_tasks(table), plotting.plot_parameters(table)):
         labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-        assert {"pruned + SPP", "pruned + SPP + reconstruct", "LoRA merged (refills the zeros) + distill"} <= set(
-            labels
-        )
+        assert {"pruned + SPP", "pruned + SPP + norms", "LoRA merged (refills the zeros) + distill"} <= set(labels)
     found = panels.plot_pruners(table, chance=0.3).axes
     assert [axes.get_title() for axes in found] == ["50%", "75%", "2:8"]
     assert [tick.get_text() for tick in found[0].get_xticklabels()] == ["wanda", "magnitude"]

@@ -37,9 +37,8 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def recipe(models):
-    return Recipe(
-        models[0], records(), [torch.ones(2, 8, dtype=torch.long)], tasks=["tiny_rte"], training={"max_steps": 2}
-    )
+    batches = [torch.ones(2, 8, dtype=torch.long)] * 2
+    return Recipe(models[0], records(), batches, tasks=["tiny_rte"], training={"max_steps": 2}, draws=1)
 
 
 @pytest.fixture
@@ -90,6 +89,16 @@ def test_another_version_of_the_library_is_refused(recipe, done, tmp_path, monke
     monkeypatch.setattr("spp_lite.experiment.recipe.version", lambda package: "9.9")
     with pytest.raises(ValueError, match=r"spp_lite: .*, not 9\.9"):
         sweep(recipe, RUNS, tmp_path / "sweep.csv")
+
+
+def test_seeds_that_would_all_prune_on_the_same_calibration_are_warned_of(recipe, done, tmp_path):
+    runs = {name: grid(["none"], [name], ["50%"], 2, {}) for name in ("magnitude", "wanda")}
+    sweep(recipe, runs["wanda"], tmp_path / "apart.csv")  # one batch of two each: no warning, which would be an error
+    few = replace(recipe, draws=2)
+    sweep(few, runs["magnitude"], tmp_path / "alike.csv")  # takes none
+    sweep(few, runs["wanda"][:1], tmp_path / "alone.csv")
+    with pytest.warns(UserWarning, match="draws=2 takes every batch, all seeds prune alike: give more"):
+        sweep(few, runs["wanda"], tmp_path / "alike.csv")
 
 
 def test_what_does_not_change_a_score_is_resumed(recipe, models, done, tmp_path):
@@ -162,8 +171,8 @@ ROW = "none,wanda,50%,0,0.0,,0.5,m,d,c,-,t,r,0.1.0"
         (f"{HEAD}\n{ROW.replace('50%', '150%')}", "line 2: sparsity 1.5 is outside"),
         (f"{HEAD}\n{ROW.replace(',0,0.0', ',x,0.0')}", "line 2: "),
         (f"{HEAD}\n{ROW.replace(',0,0.0', ',,0.0')}", "line 2: "),
-        (f"{HEAD}\n{ROW.replace(',0,0.0', ',0,-1')}", "line 2: none: the learning rate is -1.0"),
-        (f"{HEAD}\n{ROW.replace(',0,0.0', ',0,')}", "line 2: none: the learning rate is nan"),
+        (f"{HEAD}\n{ROW.replace(',0,0.0', ',0,-1')}", "line 2: none: lr=-1.0"),
+        (f"{HEAD}\n{ROW.replace(',0,0.0', ',0,')}", "line 2: none: lr=nan"),
     ],
 )
 def test_tables_that_were_edited_or_cut_short_are_one_sentence(tmp_path, text, named):
@@ -209,7 +218,7 @@ def rates(*rows, value="accuracy"):
 
 
 def test_the_rate_with_the_best_score_is_chosen_per_method_and_a_run_that_failed_loses():
-    runs = rate_grid(["none", "spp", "lora", "reconstruct", "none+reconstruct", "spp+distill"], ["75%", "2:4"], seeds=2)
+    runs = rate_grid(["none", "spp", "lora", "spp+distill"], ["75%", "2:4"], seeds=2)
     assert len(set(runs)) == len(runs) == 3 * len(RATES) * 2 * 2
     assert {run.method for run in runs} == {"spp", "lora", "spp+distill"} and {run.lr for run in runs} == set(RATES)
     rows = [
@@ -257,12 +266,12 @@ def test_a_table_of_rates_needs_its_columns_and_a_method_its_rate():
     "run, named",
     [
         (("sp", "wanda", "50%", 0, 0.1), "method 'sp' is none of"),
-        (("spp+magic", "wanda", "50%", 0, 0.1), r"spp\+magic: extra 'magic' is none of distill, norms, reconstruct"),
+        (("spp+magic", "wanda", "50%", 0, 0.1), r"spp\+magic: extra 'magic' is none of distill, norms"),
         (("none+distill", "wanda", "50%", 0, 0.1), "none is not trained"),
         (("spp", "obs", "50%", 0, 0.1), "pruner 'obs' is none of magnitude, wanda, sparsegpt"),
         (("spp", "wanda", "4:2", 0, 0.1), "pattern 4:2"),
-        (("spp", "wanda", "50%", 0, NAN), "the learning rate is nan"),
-        (("spp", "wanda", "50%", 0, -1e-3), r"the learning rate is -0\.001"),
+        (("spp", "wanda", "50%", 0, NAN), "spp: lr=nan"),
+        (("spp", "wanda", "50%", 0, -1e-3), r"spp: lr=-0\.001"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_when_it_is_named(run, named):

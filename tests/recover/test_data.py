@@ -187,7 +187,7 @@ def test_cutoff_shortens_answers_and_leaves_out_records_without_room(tokenizer):
     longest = len(tokenizer(prompt(data[1]))["input_ids"])
     with pytest.raises(ValueError, match=rf"longer than cutoff=5 tokens: raise the cutoff .the longest: {longest}\)"):
         tokenize_records(data, tokenizer, cutoff=5)
-    with pytest.raises(ValueError, match="cutoff=-1 is below 1"):
+    with pytest.raises(ValueError, match="cutoff=-1: give a whole number, 1 or more"):
         tokenize(RECORD, tokenizer, cutoff=-1)
 
 
@@ -330,7 +330,7 @@ def test_calibration_windows_come_from_the_texts_and_repeat_with_the_seed(tokeni
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"length": 0}, {"length": -3}, {"length": 2.5}, {"batch_size": 0}])
 def test_calibration_takes_whole_numbers(tokenizer, wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=re.escape(f"calibration takes whole {name} of at least 1, not {value}")):
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value}: give a whole number, 1 or more")):
         calibration_batches(["red " * 600], tokenizer, **wrong)
 
 

@@ -101,7 +101,7 @@ def test_the_loss_of_records_equals_a_slow_loop():
 def test_perplexity_refuses_what_it_cannot_score(tiny):
     with pytest.raises(ValueError, match="at least two tokens"):
         perplexity(*tiny, "")
-    with pytest.raises(ValueError, match="stride=9 must be between 1 and length=8"):
+    with pytest.raises(ValueError, match="stride=9: give a whole number, 1 to 8"):
         perplexity(*tiny, "a b c d", length=8, stride=9)
 
 
@@ -307,7 +307,7 @@ def test_minus_infinity_and_a_loss_that_exp_cannot_hold_are_no_scores(ours):
 @pytest.mark.parametrize(
     "given, named",
     [
-        ({"limit": 0}, "limit=0: items per task, 1 or more"),
+        ({"limit": 0}, "limit=0: give a whole number, 1 or more"),
         ({"limit": -3}, "limit=-3"),
         ({"limit": 0.5}, "limit=0.5"),
         ({"batch_size": 0}, "batch_size=0"),
@@ -324,8 +324,8 @@ def test_what_cannot_be_asked_is_refused_before_the_model_is_used(ours, given, n
 @pytest.mark.parametrize(
     "given, named",
     [
-        ({"length": 0}, "length=0"), ({"length": 1}, "length=1"), ({"length": 129}, "between 2 and the 128 tokens"),
-        ({"stride": 0}, "stride=0 must be"), ({"length": 8, "stride": 9}, "between 1 and length=8"),
+        ({"length": 0}, "length=0"), ({"length": 1}, "length=1"), ({"length": 129}, "length=129 is more than the 128 tokens"),
+        ({"stride": 0}, "stride=0: give"), ({"length": 8, "stride": 9}, "stride=9: give a whole number, 1 to 8"),
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )  # fmt: skip

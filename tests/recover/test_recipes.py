@@ -95,19 +95,28 @@ def settings_of_zero():
     }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def one(pruned, few_records, tmp_path_factory):
+    """A command without its batch and place, and the adapter that one process makes by it."""
+    words = f"finetune --model {pruned} --data {few_records} --max-steps 4 --learning-rate 1e-2 --use-cpu true --seed 3"
+    words, folder = [*words.split(), "--report-to", "none", "--save-steps", "2"], tmp_path_factory.mktemp("one")
+    batch = ["--per-device-train-batch-size", "8", "--save-strategy", "no"]
+    run(sys.executable, "-m", "spp_lite", *words, *batch, "--output-dir", str(folder))
+    return words, load_file(folder / "adapter_model.safetensors")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2", "fsdp2 with checkpoints in shards", "zero3"])
-def test_two_processes_train_the_adapter_of_one(pruned, few_records, tmp_path, engine):
+def test_two_processes_train_the_adapter_of_one(one, pruned, tmp_path, engine):
     """Four steps of 8 records: 8 in one process, 4 in each of two (gloo), which have a model each or shards of one; the
     same records and the same α. With shards after a checkpoint, too; and what was trained in shards merges."""
     if engine == "zero3":
         pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: ZeRO-3 is not tried")
-    words = f"finetune --model {pruned} --data {few_records} --max-steps 4 --learning-rate 1e-2 --use-cpu true --seed 3"
-    words = [*words.split(), "--report-to", "none", "--save-steps", "2", "--per-device-train-batch-size"]
-    run(sys.executable, "-m", "spp_lite", *words, "8", "--save-strategy", "no", "--output-dir", str(tmp_path / "one"))
+    words, single = one
     (tmp_path / "shards.py").write_text(ON_A_CPU)
     command = [*LAUNCH, str(tmp_path / "shards.py")] if "fsdp2" in engine else [*LAUNCH, "-m", "spp_lite"]
-    command += [*words, "4", "--ddp-backend", "gloo", "--output-dir", str(tmp_path / "two")]
+    places = f"--per-device-train-batch-size 4 --ddp-backend gloo --output-dir {tmp_path / 'two'}"
+    command += [*words, *places.split()]
     env = {"ddp": dict, "fsdp2": settings_of_fsdp, "zero3": settings_of_zero}[engine.split()[0]]()
     if "in shards" in engine:  # what accelerate does when nothing is said
         del env["FSDP_STATE_DICT_TYPE"]
@@ -116,7 +125,7 @@ def test_two_processes_train_the_adapter_of_one(pruned, few_records, tmp_path, e
     shutil.rmtree(tmp_path / "two" / "checkpoint-4")
     assert "starts anew" not in run(*command, "--resume-from-checkpoint", "true", **env)
     assert (tmp_path / "two" / "adapter_model.safetensors").read_bytes() == again
-    single, double = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    double = load_file(tmp_path / "two" / "adapter_model.safetensors")
     assert single.keys() == double.keys()
     for name, weight in single.items():
         torch.testing.assert_close(

@@ -28,7 +28,7 @@ RATES = (1e-3, 4e-3, 1.2e-2, 5e-2, 1.5e-1, 5e-1)  # one look for each in all fig
 CURVES = {  # rates are no methods: from dark to light, the larger the lighter
     rate: (to_hex(colormaps["viridis"](0.17 * place)), *LOOKS[name][2:])
     for place, (rate, name) in enumerate(
-        zip(RATES, ("hira", "lora*", "masked-lora", "spp", "none", "reconstruct"), strict=True)
+        zip(RATES, ("hira", "lora*", "masked-lora", "spp", "none", "direct"), strict=True)
     )
 }
 HIDDEN, LEARNED = {"facecolor": "#E6E6E6", "edgecolor": "none"}, {"facecolor": "#A6D3F0", "edgecolor": "#0072B2"}

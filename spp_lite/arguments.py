@@ -1,0 +1,43 @@
+"""What a caller may give: a model that is loaded, its tokenizer, numbers of the right kind. All else is named in a sentence.
+
+Knows no architecture and no method.
+"""
+
+import math
+from numbers import Integral, Real
+
+from torch import distributed as dist
+from torch import nn
+
+
+def require_weights(model) -> None:
+    """Raise ValueError for load()'s two things, a name, None, and for a model without values that nobody will bring."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"a {type(model).__name__} is no model: load() returns two things, model and tokenizer")
+    empty = next((name for name, weight in model.named_parameters() if weight.is_meta), None)
+    ranks = dist.is_available() and dist.is_initialized()
+    if empty and not ranks and not any(hasattr(module, "_hf_hook") for module in model.modules()):
+        raise ValueError(f"{empty} is on meta, without values: load the model's weights, as load() does")
+
+
+def require_tokenizer(tokenizer) -> None:
+    """Raise ValueError for a name, None, records: what does not tokenize."""
+    if not (callable(tokenizer) and hasattr(tokenizer, "eos_token_id")):
+        raise ValueError(f"a {type(tokenizer).__name__} is no tokenizer: load() returns it beside the model")
+
+
+def whole(least: int = 1, most: float = math.inf, /, **settings) -> None:
+    """Raise ValueError, by name, for a setting that is no whole number from `least` to `most`."""
+    _require(settings, Integral, "whole", least, most)
+
+
+def number(most: float = math.inf, /, **settings) -> None:
+    """Raise ValueError, by name, for a setting that is no finite number from 0 to `most`."""
+    _require(settings, Real, "finite", 0, most)
+
+
+def _require(settings: dict, kind: type, word: str, least: int, most: float) -> None:
+    span = f"{least} or more" if most == math.inf else f"{least} to {most}"
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most or value == math.inf:
+            raise ValueError(f"{name}={value!r}: give a {word} number, {span}")
