@@ -464,7 +464,8 @@ seed_guess = Guess("By how many points do runs of one method lie apart, at most?
 # %%
 logged_runs = here[here["method"].isin(found)].groupby("method")["accuracy"]
 spread = 100 * (logged_runs.max() - logged_runs.min())
-seed_guess.compare(f"{spread.max():.1f} points, for {spread.idxmax()}; {spread.min():.1f} for {spread.idxmin()}")
+far, near = spread.idxmax(), spread.idxmin()
+seed_guess.compare(f"{spread[far]:.1f} points, for {far}; {spread[near]:.1f}, for {near}")
 
 # %% [markdown]
 # Why should LoRA\* need a rate of its own? Below are the accuracies on the validation split, by which the rates were chosen.
