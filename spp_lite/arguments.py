@@ -1,7 +1,4 @@
-"""What a caller may give: a model that is loaded, its tokenizer, numbers of the right kind. All else is named in a sentence.
-
-Knows no architecture and no method.
-"""
+"""What a caller may give: a model that is loaded, its tokenizer, numbers of the right kind. All else is named in a sentence."""
 
 import math
 from numbers import Integral, Real
@@ -10,10 +7,15 @@ from torch import distributed as dist
 from torch import nn
 
 
-def require_weights(model) -> None:
-    """Raise ValueError for load()'s two things, a name, None, and for a model without values that nobody will bring."""
+def require_model(model) -> None:
+    """Raise ValueError for load()'s two things, a name, None: what is no torch model."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"a {type(model).__name__} is no model: load() returns two things, model and tokenizer")
+
+
+def require_weights(model) -> None:
+    """Raise ValueError for what is no model, and for one without values that nobody will bring."""
+    require_model(model)
     empty = next((name for name, weight in model.named_parameters() if weight.is_meta), None)
     ranks = dist.is_available() and dist.is_initialized()
     if empty and not ranks and not any(hasattr(module, "_hf_hook") for module in model.modules()):
@@ -28,16 +30,12 @@ def require_tokenizer(tokenizer) -> None:
 
 def whole(least: int = 1, most: float = math.inf, /, **settings) -> None:
     """Raise ValueError, by name, for a setting that is no whole number from `least` to `most`."""
-    _require(settings, Integral, "whole", least, most)
+    number(least, most, Integral, **settings)
 
 
-def number(most: float = math.inf, /, **settings) -> None:
-    """Raise ValueError, by name, for a setting that is no finite number from 0 to `most`."""
-    _require(settings, Real, "finite", 0, most)
-
-
-def _require(settings: dict, kind: type, word: str, least: int, most: float) -> None:
+def number(least: float = 0, most: float = math.inf, kind: type = Real, /, **settings) -> None:
+    """Raise ValueError, by name, for a setting that is no finite number (of this kind) from `least` to `most`."""
     span = f"{least} or more" if most == math.inf else f"{least} to {most}"
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most or value == math.inf:
-            raise ValueError(f"{name}={value!r}: give a {word} number, {span}")
+            raise ValueError(f"{name}={value!r}: give a {'whole' if kind is Integral else 'finite'} number, {span}")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import number, require_weights
+from .arguments import number
 from .pruning.blocks import block_linears
 from .pruning.sparsity import Sparsity, SparsityError, measure
 from .storage import is_dense
@@ -73,8 +73,7 @@ def to_sparse(model: nn.Module, *, densest: float = DENSEST) -> SparseReport:
     """
     if getattr(model, "peft_config", None) is not None:
         raise SparsityError("the model carries an adapter: merge() it first")
-    require_weights(model)
-    number(1, densest=densest)
+    number(0, 1, densest=densest)
     plan = {name: choose(name, linear, densest=densest) for name, linear in block_linears(model).items()}
     rows = []
     for name, (form, why) in plan.items():

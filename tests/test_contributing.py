@@ -14,13 +14,7 @@ from test_packaging import HOUSE, MODULES, PROJECT, ROOT, imports, lines
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ADDED = re.findall(r"### To add an? (\w+)\n.*?```diff\n(.*?)```\n.*?```python\n(.*?)```", TEXT, re.S)
-GROUND = {
-    "arguments": "models",
-    "writing": "models",
-    "storage": "models",
-    "packed": "models",
-    "convert": "models",
-}  # one room in the picture
+GROUND = dict.fromkeys(["arguments", "writing", "storage", "packed", "convert"], "models")  # one room in the picture
 
 
 def room(name):

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset, align_module_device, offload_weight
 from torch import Tensor, nn
 
+from ..arguments import require_model
+
 
 class CalibrationError(ValueError):
     """Calibration data or activations that give no statistics. Names the layer, the value and the way out."""
@@ -19,6 +21,7 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
     Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
     """
+    require_model(model)
     return _blocks(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
 
 
