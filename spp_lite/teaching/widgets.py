@@ -102,8 +102,10 @@ class Lab:
             self.text.value = f"<p style='color:#b00'>{html.escape(f'{type(error).__name__}: {error}')}</p>"
 
     def show(self) -> None:
-        """Display the lab. A saved notebook keeps no widgets: show the same picture below with `static()`."""
-        display(widgets.VBox([*self.inputs.values(), self.picture, self.text]))
+        """Display the lab, without controls that cannot move. A saved notebook keeps no widgets: show the same picture
+        below with `static()`."""
+        moving = [control for control in self.inputs.values() if len(control.options) > 1]
+        display(widgets.VBox([*moving, self.picture, self.text]))
 
     def static(self, **state) -> None:
         """The picture and text of one state (default: the present one) as ordinary output."""

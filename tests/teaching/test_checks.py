@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
@@ -34,7 +35,8 @@ def test_wrong_answers_are_told_why(check, function, message):
 def test_the_library_passes_its_own_check_and_a_blank_falls_back_on_it(name, capsys):
     check = getattr(checks, name)
     assert re.fullmatch(rf"Ex {name[3:]}: right, \d+ cases? tried\.", check(check.library))
-    assert yours(check.library, check) is check.library and "your " in capsys.readouterr().out
+    mine = yours(check.library, check)
+    assert (mine if check.gives is None else mine.__wrapped__) is check.library and "your " in capsys.readouterr().out
     assert yours(lambda *_: None, check) is check.library and "not right yet" in capsys.readouterr().out
 
 
@@ -49,3 +51,18 @@ def test_every_check_meets_two_right_and_five_wrong_answers():
     right, wrong = (Counter(case[0].__name__ for case in cases) for cases in (RIGHT, WRONG))
     every = [name for name in vars(checks) if name.startswith("ex_")]
     assert len(every) >= 20 and all(right[name] >= 2 and wrong[name] >= 5 for name in every)
+
+
+@pytest.mark.parametrize("name", [name for name, check in vars(checks).items() if getattr(check, "gives", None)])
+def test_what_a_notebook_goes_on_with_is_what_the_library_gives(name):
+    check = getattr(checks, name)
+
+    def library(*arguments):
+        right = check.library(*arguments)
+        found = check.gives(right)
+        assert type(found) is type(right)
+        parts = zip(found, right, strict=True) if isinstance(right, tuple) else [(found, right)]
+        assert all(one.dtype == two.dtype and torch.equal(one, two) for one, two in parts)
+        return right
+
+    check(library)

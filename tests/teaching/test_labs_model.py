@@ -42,7 +42,7 @@ def test_the_read_out_counts_zeros_by_size_and_adds_up_damage():
     state = {**dict.fromkeys(KINDS[:4], 0.3), "gate_proj": 0.8, "up_proj": 0.8, "down_proj": 0.9}
     figure, text = lab.render(**state)
     assert text.startswith("70.0% zeros in all, budget 70%: exactly met.")  # (0.3 + 2 · 0.8 + 0.9) / 4
-    assert "damage 6.85 nats per token, mostly from q_proj; as many zeros, uniform: 12.95." in text
+    assert "damage 6.85 nats per token, the most (1.20) from q_proj; as many zeros, uniform: 12.95." in text
     assert "exactly met" in figure.axes[0].get_title() and "6.85" in figure.axes[1].get_title()
     assert "exactly met" in lab.render(**everywhere)[1]
     assert "10.0 points too few" in lab.render(**dict.fromkeys(KINDS, 0.6))[1]

@@ -70,3 +70,18 @@ def test_static_prints_text_and_shows_a_picture(capsys):
     Squares().static(n=3)
     assert "3 squared is 9" in capsys.readouterr().out
     show(Figure(figsize=(1, 1)), alt="an empty figure")
+
+
+class Settled(Squares):
+    def controls(self):
+        return {"n": slider("n", [1, 2]), "kind": choice("kind", ["a"])}
+
+
+def test_a_control_that_cannot_move_is_not_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr("spp_lite.teaching.widgets.display", shown.append)
+    lab = Settled()
+    lab.show()
+    assert lab.inputs["n"] in shown[0].children and lab.inputs["kind"] not in shown[0].children
+    lab.selftest()
+    assert lab.state == {"n": 1, "kind": "a"}

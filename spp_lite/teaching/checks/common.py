@@ -2,9 +2,14 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
 _TRIED: Counter[str] = Counter()  # calls of answer(), by exercise
 
@@ -17,10 +22,11 @@ class CheckFailed(AssertionError):
         return [str(self)]
 
 
-def check(library: Callable) -> Callable:
+def check(library: Callable, gives: Callable | None = None) -> Callable:
     """Decorate a check ex_NNx(function), which raises CheckFailed: it says "right" and how many cases it tried.
 
-    library: the right function, with which a notebook goes on while the reader's is not right yet.
+    library: the right function, with which a notebook goes on while the reader's is not right yet. gives: what makes of
+    any right answer (a list, an array, 0 and 1) what the notebook goes on with, as as_tensor or as_mask.
     """
 
     def decorate(run: Callable[[Callable], None]) -> Callable[[Callable], str]:
@@ -33,7 +39,7 @@ def check(library: Callable) -> Callable:
             tried = _TRIED[name] - before
             return f"{name}: right, {tried} case{'s' * (tried > 1)} tried."
 
-        checked.library = library
+        checked.library, checked.gives = library, gives
         return checked
 
     return decorate
@@ -48,27 +54,84 @@ def yours(function: Callable, checked: Callable) -> Callable:
         print(f"{name} is not right yet: this notebook goes on with the library's {function.__name__}.")
         return checked.library
     print(f"From here on this notebook runs your {function.__name__}.")
-    return function
+    if checked.gives is None:
+        return function
+    return functools.wraps(function)(lambda *arguments: checked.gives(function(*arguments)))
+
+
+def as_tensor(found) -> Tensor:
+    """Numbers in any dress, as a dense tensor; numpy's float64 in torch's own type."""
+    if isinstance(found, pd.DataFrame | pd.Series):
+        found = found.to_numpy()
+    if isinstance(found, np.ndarray):
+        found = np.ascontiguousarray(found, np.float32 if found.dtype == np.float64 else None)
+    if isinstance(found, list | tuple) and found and all(isinstance(part, Tensor) for part in found):
+        found = torch.stack([*found])
+    found = torch.as_tensor(float(found) if isinstance(found, Fraction | Decimal) else found)
+    return found if found.layout is torch.strided else found.to_dense()
+
+
+def as_mask(found) -> Tensor:
+    """A mask of True and False, of one of 0 and 1."""
+    return as_tensor(found).bool()
+
+
+def as_tensors(found) -> tuple[Tensor, ...]:
+    """Several tensors, of a tuple or list of such."""
+    return tuple(map(as_tensor, found))
 
 
 def answer(name: str, function: Callable, *arguments):
     """What the reader's function returns; CheckFailed when it is still blank or stops with an error."""
     _TRIED[name] += 1
+    before = [_copy(one) for one in arguments]
     try:
         found = function(*arguments)
     except NotImplementedError:
-        found = None
+        found = ...
     except Exception as error:
         raise CheckFailed(f"{name}: your code stopped with {type(error).__name__}: {error}") from None
-    if found is None or found is ...:
+    if found is ... or (found is None and any(map(_is_blank, (function, *arguments)))):
         raise CheckFailed(f"{name} is still blank: replace the line `...  # your turn`, and return the result.")
+    if found is None:
+        raise CheckFailed(f"{name} is still blank in this case: end every way through your function in a return.")
+    if not all(map(_same, arguments, before)):
+        raise CheckFailed(f"{name}: your function changes what it is given: work on a copy, without +=, *= and add_().")
     return found
+
+
+def _is_blank(function) -> bool:
+    """Does a function do nothing? Its line is still `...` then, which compiles to a bare return."""
+    return len(getattr(getattr(function, "__code__", None), "co_code", range(99))) < 10
+
+
+def _copy(value):
+    """A copy of data; what is no data (a module, a function) as it is."""
+    if isinstance(value, Mapping):
+        return {key: _copy(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [*map(_copy, value)]
+    return value.detach().clone() if isinstance(value, Tensor) else value.copy() if _is_table(value) else value
+
+
+def _is_table(value) -> bool:
+    return isinstance(value, pd.DataFrame | pd.Series)
+
+
+def _same(now, before) -> bool:
+    if isinstance(now, Mapping):
+        return now.keys() == before.keys() and all(_same(now[key], before[key]) for key in now)
+    if isinstance(now, list | tuple):
+        return len(now) == len(before) and all(map(_same, now, before))
+    if isinstance(now, Tensor):
+        return now.shape == before.shape and torch.equal(now.nan_to_num(), before.nan_to_num())
+    return now.equals(before) if _is_table(now) else now is before or now == before
 
 
 def matches(found, right, tolerance: float = 1e-5) -> bool:
     """Numbers, arrays or tensors: the same shape and, to the tolerance, the same entries; a mask may be bool or 0/1."""
     try:
-        found, right = (torch.as_tensor(value).detach().double() for value in (found, right))
+        found, right = (as_tensor(value).detach().double() for value in (found, right))
     except (TypeError, ValueError, RuntimeError):
         return found is right or (isinstance(found, str | list | tuple | dict) and found == right)
     return found.shape == right.shape and torch.allclose(found, right, rtol=tolerance, atol=tolerance, equal_nan=True)
@@ -82,11 +145,15 @@ def compare(name: str, found, right, reasons: Iterable[tuple[object, str]] = (),
     for wrong, reason in reasons:
         if matches(found, wrong):
             raise CheckFailed(f"{where}: {reason}.")
-    shape, wanted = getattr(found, "shape", None), getattr(right, "shape", None)
-    if wanted is not None and shape != wanted:
-        kind = type(found).__name__ if shape is None else f"shape {tuple(shape)}"
-        raise CheckFailed(f"{where}: you return {kind}, a tensor of shape {tuple(wanted)} is asked for.")
-    if isinstance(right, torch.Tensor) and right.dim():
-        off = (torch.as_tensor(found).double() - right.double()).abs() > 1e-5
+    if isinstance(right, Tensor):
+        try:
+            found = as_tensor(found)
+            kind = f"shape {tuple(found.shape)}"
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(found).__name__
+        if kind != f"shape {tuple(right.shape)}":
+            raise CheckFailed(f"{where}: you return {kind}, a tensor of shape {tuple(right.shape)} is asked for.")
+    if isinstance(right, Tensor) and right.dim():
+        off = (found.double() - right.double()).abs() > 1e-5
         raise CheckFailed(f"{where}: {int(off.sum())} of {right.numel()} entries differ from what is asked for.")
     raise CheckFailed(f"{where}: you return {found!r:.60}.")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...adapter.kernels import effective_weight, row_blocks
-from .common import CheckFailed, answer, check, compare
+from .common import CheckFailed, answer, as_tensor, check, compare
 
 CASES = [(12, 8, 3, 2.0, (5,)), (10, 6, 4, 0.5, (2, 3)), (9, 4, 1, 1.5, (4,))]  # out, in, r, s, leading dims of x
 TURNS = "row i took α[i % r]; blocks are contiguous: row i belongs to block ⌊i·r/out⌋"
@@ -65,9 +65,9 @@ def _library_output(x, weight, alpha, beta, scaling, dropout):
     return F.linear(x, weight) + F.linear(dropout(x), update)
 
 
-@check(library=_library_output)
+@check(library=_library_output, gives=as_tensor)
 def ex_05b(function: Callable) -> None:
-    """spp_output(x, weight, alpha, beta, scaling, dropout): x Wᵀ + s · dropout(x) [W ⊙ R(α) ⊙ β]ᵀ (Eq. 5), any r."""
+    """spp_output(x, weight, alpha, beta, scaling, dropout): x Wᵀ + s · dropout(x) [W ⊙ R(α)β]ᵀ (Eq. 5), any r."""
     draw = torch.Generator().manual_seed(5)
     for out, inputs, r, s, leading in CASES:
         weight, alpha, beta = _draw(out, inputs, r, draw)
@@ -95,7 +95,7 @@ def _wrong_outputs(x: Tensor, dropped: Tensor, weight: Tensor, alpha: Tensor, be
     return [
         (frozen, "that is x Wᵀ alone: the update is missing"),
         (s * update(rows), "that is the update alone: add the frozen term x Wᵀ"),
-        (frozen + update(rows), "the strength s is missing"),
+        (frozen + update(rows), "the scaling s is missing"),
         (s * (frozen + update(rows)), "s belongs to the update only, not to x Wᵀ"),
         (frozen + s * update(rows, x), "no input was dropped: the update sees dropout(x), not x"),
         (dropped @ weight.T + s * update(rows), "the frozen term sees x itself; only the update sees dropout(x)"),
@@ -145,7 +145,7 @@ def _wrong_dalpha(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: flo
         return s * hot.T @ product
 
     return [
-        (dalpha(G * weight * column) / s, "the strength s is missing"),
+        (dalpha(G * weight * column) / s, "the scaling s is missing"),
         (dalpha(G * weight), "β is missing: W′ changes with α as fast as W ⊙ β says"),
         (dalpha(G * column), "W is missing: where W is zero, α changes nothing"),
         (dalpha(weight * column), "G is missing: it says how the loss changes with W′"),
@@ -161,7 +161,7 @@ def _wrong_dbeta(G: Tensor, weight: Tensor, alpha: Tensor, beta: Tensor, s: floa
     out, r = len(weight), len(alpha)
     rows = alpha[row_blocks(out, r)]
     return [
-        ((G * weight * rows).sum(1), "the strength s is missing"),
+        ((G * weight * rows).sum(1), "the scaling s is missing"),
         (s * (G * weight).sum(1), "R(α) is missing: W′ changes with β as fast as W ⊙ R(α) says"),
         (s * (G * rows).sum(1), "W is missing: where W is zero, β changes nothing"),
         (s * (weight * rows).sum(1), "G is missing: it says how the loss changes with W′"),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...pruning.calibration import InputStatistics
 from ...pruning.criteria import wanda_scores
 from ...pruning.sparsity import Sparsity, drop_lowest
-from .common import CheckFailed, answer, check, compare
+from .common import CheckFailed, answer, as_mask, as_tensor, check, compare
 
 
 def _input_norm(linear: nn.Module, run: Callable) -> Tensor:
@@ -19,7 +19,7 @@ def _input_norm(linear: nn.Module, run: Callable) -> Tensor:
     return seen.squares.sqrt()
 
 
-@check(library=_input_norm)
+@check(library=_input_norm, gives=as_tensor)
 def ex_02a(function: Callable) -> None:
     """input_norm(linear, run): (in,), root of the mean of x² over all tokens that pass while run() runs; no hook stays."""
     for width, out, sizes in ((6, 4, ((2, 5), (1, 3), (3, 4))), (5, 5, ((1, 7), (4, 2)))):
@@ -37,6 +37,8 @@ def ex_02a(function: Callable) -> None:
             raise CheckFailed("Ex 02a: you never call run(): without it no input passes.")
         if linear._forward_pre_hooks or linear._forward_hooks:
             raise CheckFailed("Ex 02a: your hook is still on the linear: keep the handle, and call handle.remove().")
+        if not all(map(torch.equal, runs[0], map(linear, batches))):
+            raise CheckFailed("Ex 02a: your hook returns something, which becomes the linear's input: return nothing.")
         case = f"batches of {' and '.join(str(a * b) for a, b in sizes)} tokens"
         compare("Ex 02a", found, _norm(_rows(batches)), _wrong_norms(linear, batches), case=case)
 
@@ -75,11 +77,13 @@ def _wrong_norms(linear: nn.Linear, batches: list[Tensor]) -> list[tuple[object,
     ]
 
 
-@check(library=lambda weight, norm, ratio: Sparsity(ratio).mask(wanda_scores(weight, norm), per_row=True))
+@check(
+    library=lambda weight, norm, ratio: Sparsity(ratio).mask(wanda_scores(weight, norm), per_row=True), gives=as_mask
+)
 def ex_02b(function: Callable) -> None:
     """wanda_mask(weight, norm, ratio): True where a weight stays; ⌊ratio · in⌋ zeros in every row, lowest |W| · norm."""
     draw = torch.Generator().manual_seed(0)
-    for out, width, ratio in ((6, 8, 0.25), (8, 8, 0.75), (5, 10, 0.25)):
+    for out, width, ratio in ((6, 8, 0.25), (8, 8, 0.75), (5, 10, 0.25), (4, 11, 0.25)):
         weight = torch.randn(out, width, generator=draw) * torch.linspace(0.3, 3, out)[:, None]
         norm = torch.rand(width, generator=draw) * 4 + 0.1
         right = drop_lowest(weight.abs() * norm, int(ratio * width))

@@ -5,16 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .common import CheckFailed, answer, check, compare, matches
+from .common import CheckFailed, answer, as_tensors, check, compare, matches
 
 
 def _pruned(out: int, inputs: int, draw: torch.Generator) -> Tensor:
     return torch.randn(out, inputs, generator=draw) * (torch.rand(out, inputs, generator=draw) > 0.6)
-
-
-def _unchanged(name: str, given: list[Tensor], before: list[Tensor]) -> None:
-    if not all(torch.equal(one, two) for one, two in zip(given, before, strict=True)):
-        raise CheckFailed(f"{name}: your function changes the tensors that it is given: avoid +=, *= and add_().")
 
 
 def refilled(weight: Tensor, update: Tensor) -> float:
@@ -32,9 +27,8 @@ def ex_04a(function: Callable) -> None:
         update = torch.randn(out, inputs, generator=draw) * (torch.rand(out, inputs, generator=draw) < density)
         survivors = torch.nonzero(weight)[:3]
         update[survivors[:, 0], survivors[:, 1]] = -weight[survivors[:, 0], survivors[:, 1]]  # three cancel out
-        given = [weight.clone(), update.clone()]
-        found = answer("Ex 04a", function, *given)
-        _unchanged("Ex 04a", given, [weight, update])
+        update[tuple(torch.nonzero((weight == 0) & (update != 0))[0])] = 1e-8  # is not zero
+        found = answer("Ex 04a", function, weight.clone(), update.clone())
         zeros = weight == 0
         filled = int((zeros & (update != 0)).sum())
         compare("Ex 04a", found, filled / int(zeros.sum()), _wrong_shares(weight, update, filled), case=case)
@@ -81,9 +75,7 @@ def ex_04b(function: Callable) -> None:
         for row, count in enumerate(counts):  # the first row's zeros begin with the twins
             places = range(count) if row == 0 else torch.randperm(inputs, generator=draw)[:count].tolist()
             weight[row, list(places)] = 0.0
-        given = [weight.clone(), a.clone()]
-        found = answer("Ex 04b", function, *given)
-        _unchanged("Ex 04b", given, [weight, a])
+        found = answer("Ex 04b", function, weight.clone(), a.clone())
         if torch.as_tensor(found).dim():
             raise CheckFailed(f"Ex 04b ({case}): return one number, how many rows are free; you return {found!r:.60}.")
         compare("Ex 04b", found, free_rows(weight, a), _wrong_rows(weight, a), case=case)
@@ -119,12 +111,12 @@ def ex_04c(function: Callable) -> None:
         a, b = torch.randn(r, inputs, generator=draw), torch.randn(out, r, generator=draw)
         given = [weight.clone(), *(part.clone().requires_grad_(True) for part in (a, b))]
         found = answer("Ex 04c", function, *given, scaling)
-        _unchanged("Ex 04c", given, [weight, a, b])
         case = f"{out} outputs, {inputs} inputs, r = {r}, s = {scaling}"
         compare("Ex 04c", found, masked_update(weight, a, b, scaling), _wrong_updates(weight, a, b, scaling), case=case)
-        if not getattr(found, "requires_grad", False):
+        reached = torch.autograd.grad(found.sum(), given[1:], allow_unused=True) if found.requires_grad else [None]
+        if any(gradient is None for gradient in reached):
             way = "compute with torch alone, without detach(), numpy() or no_grad()"
-            raise CheckFailed(f"Ex 04c: the numbers are right, but no gradient reaches A and B: {way}.")
+            raise CheckFailed(f"Ex 04c: the numbers are right, but no gradient reaches both A and B: {way}.")
 
 
 def _wrong_updates(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> list[tuple[Tensor, str]]:
@@ -133,7 +125,7 @@ def _wrong_updates(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> list
     return [
         (update, "that is LoRA's own update: the mask is missing"),
         (update * ~mask, "your mask is upside down: it keeps the update where W is zero"),
-        (product * mask, "the strength s is missing"),
+        (product * mask, "the scaling s is missing"),
         (update * mask / len(a), "s is lora_alpha / r already: do not divide by the rank again"),
         (update * weight, "you multiply by W itself; multiply by its mask, which is 1 where W is not zero"),
         (update * (weight > 0), "negative weights survive too: the mask is weight != 0"),
@@ -151,7 +143,7 @@ def spare(weight: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return A * kept.any(0), B * kept.any(1)[:, None]
 
 
-@check(library=spare)
+@check(library=spare, gives=as_tensors)
 def ex_04d(function: Callable) -> None:
     """spare(weight, A, B): A′ and B′, as near as can be, whose product fills no zero of whole columns and whole rows."""
     draw = torch.Generator().manual_seed(4)
@@ -160,9 +152,7 @@ def ex_04d(function: Callable) -> None:
         weight[list(rows)] = 0.0
         weight[:, list(columns)] = 0.0
         a, b = torch.randn(2, 8, generator=draw), torch.randn(6, 2, generator=draw)
-        given = [weight.clone(), a.clone(), b.clone()]
-        found = answer("Ex 04d", function, *given)
-        _unchanged("Ex 04d", given, [weight, a, b])
+        found = answer("Ex 04d", function, weight.clone(), a.clone(), b.clone())
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise CheckFailed(f"Ex 04d: return two tensors, the new A and the new B; you return {found!r:.60}.")
         _judge_pair(found, spare(weight, a, b), weight, a, b, f"whole {case} are zero")

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ...pruning.sparsity import Sparsity
-from .common import CheckFailed, answer, check
+from .common import CheckFailed, answer, as_mask, as_tensor, check
 
 
 def _as_mask(where: str, found, weight: Tensor) -> Tensor:
     """What the reader returns, as a bool tensor; CheckFailed unless it is a mask of the weight's shape."""
     try:
-        found = torch.as_tensor(found).detach().cpu()
+        found = as_tensor(found).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise CheckFailed(f"{where}: you return {found!r:.60}; return a tensor of True and False.") from None
     if found.shape != weight.shape:
@@ -30,14 +30,14 @@ def _lowest_go(keep: Tensor, scores: Tensor, count: int) -> bool:
     return bool((top <= scores.masked_fill(~keep, torch.inf).amin(1)).all())
 
 
-@check(library=lambda weight, ratio: Sparsity(ratio).mask(weight.abs()))
+@check(library=lambda weight, ratio: Sparsity(ratio).mask(weight.abs()), gives=as_mask)
 def ex_01a(function: Callable) -> None:
     """magnitude_mask(weight, ratio): bool (out, in), False for the ⌊ratio · size⌋ smallest |W| of the whole matrix."""
     draw = torch.Generator().manual_seed(1)
     plain = [torch.randn(out, width, generator=draw) for out, width in ((6, 8), (7, 4), (3, 5))]
     plain[0] *= torch.tensor([0.2, 0.5, 1, 1, 2, 3])[:, None]  # rows of unlike size
     tied = torch.tensor([[1.0, -1, 1, 2, -1], [-1, 3, 1, -4, 0.5], [1, -1, 2, 5, 1]])
-    for weight, ratio in (*zip(plain, (0.25, 0.75, 0.5), strict=True), (tied, 0.4), (plain[2], 0.0)):
+    for weight, ratio in (*zip(plain, (0.25, 0.75, 0.3), strict=True), (tied, 0.4), (plain[2], 0.0)):
         count = Sparsity(ratio).zeros(weight.numel())
         where = f"Ex 01a (shape {tuple(weight.shape)}, ratio {ratio:g}{', with ties' if weight is tied else ''})"
         keep = _as_mask(where, answer("Ex 01a", function, weight.clone(), ratio), weight)
@@ -63,7 +63,8 @@ def _wrong_magnitude(keep: Tensor, weight: Tensor, count: int) -> str:
     if _lowest_go(keep.T, weight.abs().T, int((~keep[:, 0]).sum())):
         return "every column has as many zeros: compare over the whole matrix, not within columns"
     if zeros != count:
-        tied = _lowest_go(flat, scores, zeros) and abs(zeros - count) > 1
+        at = scores.flatten().sort().values[max(0, count - 1)]
+        tied = _lowest_go(flat, scores, zeros) and int((scores == at).sum()) > 1
         why = (
             "of those tied at the threshold only some may go"
             if tied
@@ -74,7 +75,7 @@ def _wrong_magnitude(keep: Tensor, weight: Tensor, count: int) -> str:
     return f"the number of zeros is right, but |W| = {gone:.3f} goes while {stays:.3f} stays"
 
 
-@check(library=lambda scores, n, m: Sparsity.parse(f"{n}:{m}").mask(scores))
+@check(library=lambda scores, n, m: Sparsity.parse(f"{n}:{m}").mask(scores), gives=as_mask)
 def ex_01b(function: Callable) -> None:
     """nm_mask(scores, n, m): bool (out, in), True for the n highest of every m consecutive inputs."""
     draw = torch.Generator().manual_seed(1)
@@ -123,7 +124,7 @@ def _lost(weight: Tensor) -> float:
     return float(weight[~Sparsity.parse("2:4").mask(weight.abs())].square().sum() / weight.square().sum())
 
 
-@check(library=_by_luck)
+@check(library=_by_luck, gives=lambda found: as_tensor(found).long())
 def ex_01e(function: Callable) -> None:
     """better_order(weight): (in,) a permutation of the inputs in which 2:4 loses a tenth less than in the given order."""
     draw = torch.Generator().manual_seed(3)

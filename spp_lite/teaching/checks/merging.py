@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .common import CheckFailed, answer, check, compare
+from .common import CheckFailed, answer, as_tensor, as_tensors, check, compare
 
 
 def _library_filled(before: Tensor, after: Tensor) -> int:
@@ -46,17 +46,19 @@ def _cases() -> list[tuple[Tensor, int, int, bool, str]]:
     fewer, uneven, late = regular.clone(), regular.clone(), regular.clone()
     fewer[3, 4:8] = 0
     uneven[2, :8] = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0, 4.0])
-    late[-1, -4:] = -torch.ones(4)
+    late[-1, -4:] = -1e-8
     straddling = torch.tensor([[0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0]]).repeat(4, 1)
+    two = torch.tensor([[0.0, 5.0, 1.0, 0.0]]).repeat(4, 2)
     one, three = torch.tensor([[0.0, 5.0, 0.0, 0.0]]).repeat(4, 2), torch.tensor([[1.0, 5.0, 0.0, 2.0]]).repeat(4, 2)
     return [
         (regular, 2, 4, True, "this weight keeps to it: take m consecutive inputs of one row (not of a column), and at most n non-zeros"),
         (fewer, 2, 4, True, "a group with fewer than n non-zeros is fine: at most n, not exactly n"),
-        (late, 2, 4, False, "the last group of the last row is full of negative numbers: look at every group, and ask for != 0"),
+        (late, 2, 4, False, "the last group of the last row is full of small negative numbers: look at every group, and ask for != 0"),
         (uneven, 2, 4, False, "one group has three non-zeros, its neighbour one: the average is right, but every group counts"),
         (straddling, 2, 4, True, "groups do not overlap: the first is inputs 0 to 3, the next 4 to 7"),
         (one, 1, 4, True, "1:4 keeps one of four and prunes three; you read n as the number pruned"),
         (three, 1, 4, False, "1:4 keeps one of four; this weight keeps three: n counts what is kept, not what is pruned"),
+        (two, 1, 4, False, "use n as it is given: 1:4 keeps one of four, and this weight keeps two"),
         (regular, 2, 8, False, "use m as it is given: groups of 8 hold four non-zeros here"),
         (regular.T.contiguous(), 2, 4, False, "groups run along the inputs (a row); this weight keeps 2:4 down its columns only"),
     ]  # fmt: skip
@@ -72,7 +74,11 @@ def ex_07b(function: Callable) -> None:
     for weight, n, m, right, reason in _cases():
         out, inputs = weight.shape
         where = f"Ex 07b ({n}:{m}, weight {out} × {inputs})"
-        found = torch.as_tensor(answer("Ex 07b", function, weight.clone(), n, m))
+        found = answer("Ex 07b", function, weight.clone(), n, m)
+        try:
+            found = as_tensor(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise CheckFailed(f"{where}: return True or False, not {found!r:.60}.") from None
         if found.numel() != 1:
             raise CheckFailed(
                 f"{where}: one True or False for the whole weight is asked for, you return {found.numel()}."
@@ -152,15 +158,17 @@ def ex_07c(function: Callable) -> None:
     compare("Ex 07c", found, right, reasons, case="the number of changed weights")
     for layer, words, linears, merged in _bad_merges():
         _must_refuse(function, layer, words, linears, merged)
+    if not isinstance(answer("Ex 07c", _told, function, *_pruned(), 1), _Refused):
+        raise CheckFailed("Ex 07c: you accept weights of 2:4 where 1:4 is asked for: use n and m as they are given.")
 
 
 class _Refused(str):
     """The message of a ValueError."""
 
 
-def _told(function: Callable, linears: dict, merged: dict):
+def _told(function: Callable, linears: dict, merged: dict, n: int = 2):
     try:
-        return function(linears, {name: new.clone() for name, new in merged.items()}, 2, 4)
+        return function(linears, {name: new.clone() for name, new in merged.items()}, n, 4)
     except ValueError as error:
         return _Refused(error)
 
@@ -202,7 +210,10 @@ def _unpack(found, weight: Tensor, case: str) -> None:
     where, groups = f"Ex 07d ({case})", weight.numel() // 4
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise CheckFailed(f"{where}: return two tensors, values and places.")
-    values, places = (torch.as_tensor(each) for each in found)
+    try:
+        values, places = as_tensors(found)
+    except (TypeError, ValueError, RuntimeError):
+        raise CheckFailed(f"{where}: two tensors are asked for, with two entries for every group.") from None
     if values.shape != (groups, 2) or places.shape != (groups, 2):
         shapes = f"{tuple(values.shape)} and {tuple(places.shape)}"
         raise CheckFailed(f"{where}: values and places have to be ({groups}, 2) each, yours are {shapes}.")
@@ -212,7 +223,7 @@ def _unpack(found, weight: Tensor, case: str) -> None:
         raise CheckFailed(f"{where}: a place is 0 to 3, counted within its group; yours go to {int(places.max())}.")
     if (places[:, 0] == places[:, 1]).any():
         raise CheckFailed(f"{where}: a group names one place twice, so two values would share it.")
-    rebuilt = torch.zeros(groups, 4, dtype=values.dtype).scatter(1, places.long(), values).view_as(weight)
-    if not torch.equal(rebuilt, weight.to(values.dtype)):
+    rebuilt = torch.zeros(groups, 4).scatter(1, places.long(), values.to(weight.dtype)).view_as(weight)
+    if not torch.equal(rebuilt, weight):
         off = int((rebuilt != weight).sum())
         raise CheckFailed(f"{where}: rebuilt from your values and places, {off} of {weight.numel()} weights differ.")

@@ -145,12 +145,12 @@ def ex_03b(function: Callable) -> None:
 
 
 def _run(function: Callable, model, before) -> Callable:
-    """The function, which returns "nothing" where it pruned and forgot to return."""
+    """The function, which returns "nothing" where it pruned and forgot to return, and is blank where it did neither."""
 
     def run(*arguments):
         found = function(*arguments)
         pruned = any(not torch.equal(weight, before[name]) for name, weight in _weights(model).items())
-        return "nothing" if found is None and pruned else found
+        return ("nothing" if pruned else ...) if found is None else found
 
     return run
 

@@ -71,6 +71,7 @@ def _library_fewest(stays: float, block: float, grows: float, card: float) -> in
 def ex_09c(function: Callable) -> None:
     """fewest_gpus(stays, block, grows, card): of 1, 2, 4, … 64 the first with (stays + grows) / n + block ≤ card, else 0."""
     cases = ((54, 6, 2, 16), (10, 0.5, 2, 12), (130, 2, 30, 24), (60, 4, 40, 16), (5000, 1, 0, 10), (300, 6, 60, 20))
+    cases += ((600, 1, 40, 12), (1200, 1, 40, 12))  # 64 are enough; 128 would be
     for stays, block, grows, card in cases:
         right = _library_fewest(stays, block, grows, card)
         exact = math.ceil((stays + grows) / (card - block)) if card > block else 0
@@ -79,6 +80,7 @@ def ex_09c(function: Callable) -> None:
             (_fewest(lambda n: stays / n + block * (n > 1) + grows, card), "the records are split too: divide what grows"),  # noqa: B023
             (_fewest(lambda n: (stays + grows) / n + block, card), "one GPU has nothing to gather, and what just fits, fits"),  # noqa: B023
             (exact, "try 1, 2, 4, … 64 in turn: only these are asked about, and 0 where none is enough"),
+            (None if right else 128, "64 GPUs are the most that is asked about: return 0 where they are not enough"),
             (None if right else 64, "return 0 where not even 64 GPUs are enough"),
         ]  # fmt: skip
         case = f"stays {stays}, block {block}, grows {grows}, card {card}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 from scipy.special import stdtrit
 
-from .common import CheckFailed, answer, check, compare
+from .common import CheckFailed, answer, check, compare, matches
 
 T95 = {n: round(float(stdtrit(n - 1, 0.975)), 2) for n in range(2, 11)}  # Student's t, by sample size
 NAN = float("nan")
@@ -20,14 +20,15 @@ def best_rates(table: pd.DataFrame) -> dict[str, float]:
 
 
 ONE_SEED = [
-    ("spp", 1e-2, 0, 0.70), ("spp", 3e-2, 0, 0.75), ("spp", 1e-1, 0, 0.68),
+    ("spp", 1e-2, 0, 0.66), ("spp", 3e-2, 0, 0.75), ("spp", 1e-1, 0, 0.68),
     ("lora*", 3e-2, 0, 0.40), ("lora*", 1e-2, 0, 0.72), ("lora*", 3e-3, 0, 0.66),
 ]  # fmt: skip
 TWO_SEEDS = [
     (method, lr, seed, score)
     for method, lr, scores in (
-        ("spp", 3e-3, (0.65, 0.66)), ("spp", 1e-2, (0.70, 0.71)), ("spp", 3e-2, (0.78, 0.60)), ("spp", 1e-1, (NAN, 0.9)),
-        ("lora*", 1e-3, (0.60, 0.61)), ("lora*", 3e-3, (0.70, 0.74)), ("lora*", 1e-2, (0.75, 0.60)),
+        ("spp", 3e-3, (0.65, 0.66, 0.67)), ("spp", 1e-2, (0.70, 0.71)), ("spp", 3e-2, (0.78, 0.60)),
+        ("spp", 1e-1, (NAN, 0.95, 0.95, 0.95, 0.95)),
+        ("lora*", 1e-3, (0.67, 0.68)), ("lora*", 3e-3, (0.66, 0.80)), ("lora*", 1e-2, (0.85, 0.50)),
         ("lora*", 1e-1, (0.30, 0.20)),
     )
     for seed, score in enumerate(scores)
@@ -46,17 +47,19 @@ def ex_08a(function: Callable) -> None:
         (_rates(3e-2, 3e-2), "you chose one rate for all; each method needs its own"),
         (_rates(1e-2, 1e-2), "you chose one rate for all; each method needs its own"),
         (_rates(0.75, 0.72), "you return accuracies; the rates are asked for"),
-        (_rates(1e-1, 3e-2), "you chose the lowest accuracy"),
+        (_rates(1e-2, 3e-2), "you chose the lowest accuracy"),
     ]
     double = [
         (_rates(1e-1, 3e-3), "a rate with which a run failed (NaN) is out: the mean must not skip its NaN"),
         (_rates(1e-1, 1e-2), "that is the best single run; average over the seeds, and drop rates with a failed run"),
+        (_rates(3e-3, 3e-3), "a sum favours rates with more runs: take the mean of a rate's runs"),
+        (_rates(1e-2, 1e-3), "that is the rate with the best worst run: take the mean of a rate's runs"),
         (_rates(3e-2, 1e-2), "you looked at one seed; average a rate's accuracy over its seeds first"),
         (_rates(1e-1, 1e-1), LARGEST),
         (_rates(3e-3, 1e-3), SMALLEST),
     ]
     _judge_rates(function, one, best_rates(one), single, "one seed")
-    _judge_rates(function, two, best_rates(two), double, "two seeds, one run failed")
+    _judge_rates(function, two, best_rates(two), double, "two seeds or more, one run failed")
 
 
 def _rates(spp: float, lora: float) -> dict[str, float]:
@@ -94,7 +97,9 @@ def ex_08b(function: Callable) -> None:
             (2 * right, "that is the whole width; half of it goes to either side"),
             (right**2, "take the standard deviation, not the variance"),
         ]
-        compare("Ex 08b", answer("Ex 08b", function, list(scores)), right, reasons, case=f"scores {scores}")
+        found, exact = answer("Ex 08b", function, list(scores)), right / T95[n] * float(stdtrit(n - 1, 0.975))
+        if not matches(found, exact):  # the table is rounded
+            compare("Ex 08b", found, right, reasons, case=f"scores {scores}")
 
 
 def paired_gain(table: pd.DataFrame, method: str, other: str) -> tuple[float, float]:
@@ -120,18 +125,20 @@ def ex_08c(function: Callable) -> None:
     for case, scores in PAIRS.items():
         rows = [(method, seed, score) for method, by_seed in scores.items() for seed, score in by_seed.items()]
         table = pd.DataFrame(rows, columns=["method", "seed", "accuracy"])
-        found = answer("Ex 08c", function, table.copy(), "a", "b")
-        try:
-            found = [float(part) for part in found]
-        except (TypeError, ValueError):
-            found = []
-        if len(found) != 2:
-            raise CheckFailed("Ex 08c: return two numbers, the mean of the differences and half of its interval.")
-        compare("Ex 08c", found, paired_gain(table, "a", "b"), _wrong_pairs(scores["a"], scores["b"]), case=case)
+        for one, two in (("a", "b"), ("b", "a")):
+            found = answer("Ex 08c", function, table.copy(), one, two)
+            try:
+                found = [float(part) for part in found]
+            except (TypeError, ValueError):
+                found = []
+            if len(found) != 2:
+                raise CheckFailed("Ex 08c: return two numbers, the mean of the differences and half of its interval.")
+            wrong = _wrong_pairs(scores[one], scores[two])
+            compare("Ex 08c", found, paired_gain(table, one, two), wrong, case=f"{one} minus {two}, {case}")
 
 
 def _wrong_pairs(a: dict, b: dict) -> list[tuple[tuple[float, float], str]]:
-    both = [seed for seed in a if seed in b and a[seed] == a[seed]]
+    both = [seed for seed in a if seed in b and a[seed] == a[seed] and b[seed] == b[seed]]
     gains = [a[seed] - b[seed] for seed in both]
     mean, half, n, every = statistics.mean(gains), half_width(gains), len(gains), len({*a, *b})
     ours, theirs = ([score for score in scores.values() if score == score] for scores in (a, b))
@@ -166,7 +173,7 @@ def flips(differences) -> float:
 @check(library=flips)
 def ex_08d(function: Callable) -> None:
     """flips(differences): the share of the 2ⁿ signings whose mean is at least as far from 0; fractions of two, so no ties."""
-    for gains in ([0.25, 0.5, 0.125], [0.5, -0.25, 0.125, 1.0, 0.75], [-0.5, -0.25, 0.125, -1.0]):
+    for gains in ([0.5, -0.25, 0.125, 1.0, 0.75], [0.25, 0.5, 0.125], [-0.5, -0.25, 0.125, -1.0]):
         ways = list(itertools.product((1, -1), repeat=len(gains)))
         signed = [sum(sign * gain for sign, gain in zip(way, gains, strict=True)) for way in ways]
         given = [sum(sign * abs(gain) for sign, gain in zip(way, gains, strict=True)) for way in ways]

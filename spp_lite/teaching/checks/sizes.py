@@ -68,7 +68,7 @@ def ex_05e(function: Callable) -> None:
         even = F.one_hot(torch.arange(out) // -(-out // r), r).float()
         right = s * beta[:, None] * hot
         reasons = [
-            (right / s, "fold the strength s into B: HiRA has none of its own"),
+            (right / s, "fold the scaling s into B: HiRA has none of its own"),
             (s * hot, "β is missing: row i holds s · β_i"),
             (hot, "that is the one-hot pattern; row i holds s · β_i"),
             ((s * beta)[:, None].expand(out, r), "every column is filled: only column block(i) of row i may be"),

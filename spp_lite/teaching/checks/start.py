@@ -21,6 +21,7 @@ class _Toy(nn.Module):
             block["down"].weight.data.fill_(-2.0)
         self.layers[0]["up"].weight.data[:6] = 0.0
         self.layers[1]["down"].weight.data[0] = 0.0
+        self.layers[1]["down"].weight.data[1, 0] = 1e-8  # is not zero
 
 
 def share_of_zeros(model: nn.Module) -> float:
@@ -79,7 +80,7 @@ def hardest_hit(before: pd.DataFrame, after: pd.DataFrame) -> str:
 
 SCORES = [  # task: acc before and after, acc_norm before and after; no two sensible mistakes name the same task
     {"a": (0.9, 0.5, 0.9, 0.9), "b": (0.5, 0.15, 0.5, 0.4), "c": (0.6, 0.3, 0.9, 0.1), "d": (0.3, 0.1, 0.3, 0.3),
-     "e": (0.4, 0.6, 0.4, 0.4)},
+     "e": (0.2, 0.8, 0.4, 0.4)},
     {"a": (0.5, 0.55, 0.5, 0.5), "b": (0.3, 0.05, 0.8, 0.7), "c": (0.95, 0.6, 0.9, 0.8), "d": (0.4, 0.3, 0.9, 0.2)},
 ]  # fmt: skip
 

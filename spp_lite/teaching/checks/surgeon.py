@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .common import answer, check, compare
+from .common import answer, as_tensor, check, compare
 
 
 def _draw(width: int, seed: int, out: int = 1) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def _obs_step(row: Tensor, H: Tensor, q: int) -> Tensor:
     return new
 
 
-@check(library=_obs_step)
+@check(library=_obs_step, gives=as_tensor)
 def ex_02c(function: Callable) -> None:
     """obs_step(row, H, q): (in,), the row in which weight q is zero and the others make up for it as well as they can."""
     for width, q in ((4, 1), (4, 3), (6, 0)):
@@ -64,7 +64,7 @@ def _prune_column(weight: Tensor, U: Tensor, j: int, drop: Tensor) -> Tensor:
     return new
 
 
-@check(library=_prune_column)
+@check(library=_prune_column, gives=as_tensor)
 def ex_02d(function: Callable) -> None:
     """prune_column(weight, U, j, drop): (out, in) after column j; in rows where drop is True its weight goes."""
     for width, j in ((6, 2), (5, 0), (4, 3)):
@@ -115,7 +115,7 @@ def _prune_row(row: Tensor, H: Tensor, count: int) -> Tensor:
     return new
 
 
-@check(library=_prune_row)
+@check(library=_prune_row, gives=as_tensor)
 def ex_02e(function: Callable) -> None:
     """prune_row(row, H, count): the row after `count` steps of the surgeon, each at the cheapest weight that is left."""
     for width, count, seed in ((5, 2, 31), (7, 4, 32), (8, 5, 36)):

@@ -63,7 +63,7 @@ class BudgetLab(Lab):
         verdict = "exactly met" if abs(gap) < 0.01 else f"{abs(gap):.1f} points too {'many' if gap > 0 else 'few'}"
         return self.figure(ratios, costs, f"{reached:.1%} zeros, budget {self.target:.0%}: {verdict}"), (
             f"{reached:.1%} zeros in all, budget {self.target:.0%}: {verdict}. "
-            f"Predicted damage {sum(costs.values()):.2f} nats per token, mostly from {max(costs, key=costs.get)}; "
+            f"Predicted damage {sum(costs.values()):.2f} nats per token, the most ({max(costs.values()):.2f}) from {max(costs, key=costs.get)}; "
             f"as many zeros, uniform: {uniform:.2f}. A prediction: it adds up what each kind costs alone."
         )
 

@@ -15,7 +15,7 @@ OUT, IN = 8, 6  # of the boxes; r = 2
 
 
 def plot_equation() -> Figure:
-    """W′ = W ⊙ (1 + s R(α) ⊙ β) as boxes: the two rows of α are repeated over two blocks of outputs, β is one column."""
+    """W′ = W ⊙ (1 + s R(α)β) as boxes: the two rows of α are repeated over two blocks of outputs, β is one column."""
     with mpl.rc_context({**STYLE, "axes.grid": False, "font.size": 13}):
         figure = Figure(figsize=(11, 4.3), layout="constrained")
         axes = figure.add_subplot()
@@ -30,7 +30,7 @@ def plot_equation() -> Figure:
             (12.5, 11, stripes[3:5]),
         ):
             _box(axes, left, top, colours)
-        for left, words in ((9.3, "⊙ ( 1 + s ·"), (20, "⊙"), (23.4, ")")):
+        for left, words in ((9.3, "⊙ ( 1 + s ·"), (20, "·"), (23.4, ")")):
             axes.text(left, OUT / 2, words, ha="center", va="center", fontsize=18)
         for left, words in ((3, "W"), (15.5, "R(α)"), (22, "β")):
             axes.text(left, -0.5, words, ha="center", va="bottom", fontsize=15, fontweight="bold")

@@ -27,7 +27,7 @@ def plot_factors(weight: Tensor, rows: Tensor, beta: Tensor, scaling: float, mar
         "W": weight / unit,
         "R(α)": rows,
         "β": beta[:, None],
-        f"W′ = W ⊙ (1 + {scaling:g} R(α) ⊙ β)": merged / unit,
+        f"W′ = W ⊙ (1 + {scaling:g} R(α)β)": merged / unit,
     }
     before, filled = int((weight == 0).sum()), int(((weight == 0) & (merged != 0)).sum())
     with mpl.rc_context({**STYLE, "axes.grid": False}):

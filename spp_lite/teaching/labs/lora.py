@@ -131,7 +131,7 @@ def plot_update(weight: Tensor, update: Tensor, merged: Tensor, titles: tuple[st
 
 
 class LoraLab(Lab):
-    """Rank, strength and a merge switch over a corner of a pruned weight; how many zeros are left, and what is lost."""
+    """Rank, scaling and a merge switch over a corner of a pruned weight; how many zeros are left, and what is lost."""
 
     height = 330
     rows, columns = 16, 24
@@ -149,7 +149,7 @@ class LoraLab(Lab):
     def controls(self):
         return {
             "rank": slider("rank r", [1, 2, 4, 8, 16], 4),
-            "scale": slider("strength s", [0.0, 0.5, 1.0, 2.0], 2.0),
+            "scale": slider("scaling s", [0.0, 0.5, 1.0, 2.0], 2.0),
             "mode": choice("A and B are", self.modes, "merge"),
         }
 

@@ -3,6 +3,7 @@
 Knows tables: kind, ratio, zeros, damage. Knows no model.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -43,10 +44,13 @@ def plot_errors(table: pd.DataFrame) -> Figure:
         axes = figure.add_subplot()
         for kind, (colour, marker) in MODULES.items():
             here = table.index[parts["kind"] == kind]
-            axes.plot(here, 100 * table["error"][here], color=colour, marker=marker, linestyle="", label=kind)
-        first = blocks.drop_duplicates()
-        first = first[first % (1 + len(first) // 9) == 0]  # labels that do not collide
-        axes.set_xticks(first.index, [f"block {block}" for block in first])
+            axes.plot(here, 100 * table["error"][here], color=colour, marker=marker, ls="", label=kind, clip_on=False)
+        middle = table.index.to_series().groupby(blocks).mean()
+        middle = middle[middle.index % (1 + len(middle) // 9) == 0]  # labels that do not collide
+        axes.set_xticks(middle, [f"block {block}" for block in middle.index])
+        axes.grid(False, axis="x")
+        for edge in blocks.index[blocks.diff() > 0]:
+            axes.axvline(edge - 0.5, color="#dddddd", zorder=0)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("relative output error (%)")
         name = f"{parts['kind'][worst]} of block {blocks[worst]}"
@@ -177,7 +181,15 @@ def plot_allocations(paired: pd.DataFrame) -> Figure:
         axes.errorbar(rows["mean"], rows.index, xerr=rows["half"], color=BLACK, fmt="o", markersize=8, capsize=4)
         axes.set_yticks(rows.index, rows["method"])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel("damage minus that of uniform, the dashed line (nats per token)")
+        half = rows["half"].fillna(0)  # of one draw
+        ends = pd.concat([rows["mean"] - half, rows["mean"] + half])
+        near = 10 ** math.ceil(math.log10(max(ends.groupby(level=0).apply(lambda both: both.abs().max()).min(), 1e-6)))
+        axes.set_xscale("symlog", linthresh=near, linscale=1.5)  # else one bad way would squash all others
+        axes.set_xlim(min(1.3 * ends.min(), -near), max(1.5 * ends.max(), near))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(
+            f"damage minus that of uniform, the dashed line\n(nats per token; logarithmic beyond ±{near:g})"
+        )
         less = [row.method for row in rows.itertuples() if row.mean + row.half < 0]
         axes.set_title(f"Less damage than uniform, same zeros: {', '.join(less) or 'none'}")
     return figure

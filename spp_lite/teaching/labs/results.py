@@ -49,7 +49,9 @@ def plot_rates(grid: pd.DataFrame, title: str) -> Figure:
         axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("learning rate (logarithmic; a ring: the method's best)")
-        axes.set_ylabel("validation accuracy (%)")
+        floor = 100 * grid.max(axis=1).min() - 6  # below it a rate has ruined the run, by how much says nothing
+        axes.set_ylim(bottom=floor)
+        axes.set_ylabel(f"validation accuracy (%)\n(from {floor:.0f} % on)")
         axes.set_title(title)
         figure.legend(fontsize=12, frameon=False, ncols=3, loc="outside lower center")
     return figure
@@ -72,7 +74,8 @@ def plot_pairs(table: pd.DataFrame, method: str, other: str, mean: float, half: 
         left.set_xticks([0, 1], [look_of(name)[0] for name in (other, method)])
         left.set(xlim=(-0.5, 1.5), ylabel="accuracy (%)", title="every line is a pair: one seed, one mask")
         right.axhline(0, color="black", linewidth=1.2)
-        right.plot([0] * len(gains), gains, color="#777777", marker="o", linestyle="", markersize=8, label="a pair")
+        places = [0.1 * (place - (len(gains) - 1) / 2) for place in range(len(gains))]  # equal pairs stand side by side
+        right.plot(places, gains, color="#777777", marker="o", linestyle="", markersize=8, label="a pair")
         looks = {"color": look_of(method)[1], "marker": look_of(method)[2], "markersize": 10, "capsize": 6}
         right.errorbar(1, 100 * mean, 100 * half, label="their mean, 95 % interval", **looks)
         right.set_xticks([])
@@ -136,8 +139,9 @@ class ResultsLab(Lab):
     def controls(self):
         methods = [name for name in methods_of(self.table) if name != "dense"]
         seeds = sorted(self.table["seed"].unique())
+        compared = self.table.groupby("pruner", sort=False)["method"].nunique()  # of the others there is pruning alone
         return {
-            "pruner": choice("pruner", [name for name in self.table["pruner"].unique() if name != "dense"]),
+            "pruner": choice("pruner", list(compared.index[compared > 1])),
             "method": choice("method", methods, "spp"),
             "other": choice("against", methods, "none"),
             "metric": choice("metric", ["average", *(name.removeprefix("tiny_") for name in self.tasks)]),
@@ -166,7 +170,7 @@ class ResultsLab(Lab):
         why = "their interval holds 0" if seeds > 1 else "a single pair has no interval"
         return (
             f"paired by seed, {method} wins at {wins} of {len(found)} sparsities against {other}, and loses at {loses}",
-            f"{pruner}, {seeds} seed{'s' if seeds > 1 else ''}: {method} minus {other}, paired by seed, is "
+            f"{pruner}, {f'up to {seeds} seeds' if seeds > 1 else '1 seed'}: {method} minus {other}, paired by seed, is "
             f"{-100 * found['mean'].mean():+.1f} points on average over {len(found)} sparsities; it wins at {wins}, "
             f"loses at {loses}, and {undecided} are undecided ({why}).",
         )

@@ -58,7 +58,7 @@ WRONG = [
         "the output head carries no adapter",
     ),
     (ex_05e, lambda b, r, s: ..., "still blank"),
-    (ex_05e, lambda b, r, s: b[:, None] * hot(b, r), "fold the strength s into B"),
+    (ex_05e, lambda b, r, s: b[:, None] * hot(b, r), "fold the scaling s into B"),
     (ex_05e, lambda b, r, s: s * hot(b, r), "β is missing"),
     (ex_05e, lambda b, r, s: hot(b, r), "one-hot pattern"),
     (ex_05e, lambda b, r, s: (s * b)[:, None].expand(len(b), r), "every column is filled"),
