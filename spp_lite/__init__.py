@@ -5,7 +5,9 @@ Importing this package registers SPP with PEFT; without it, PEFT cannot load an 
 
 import importlib
 import os
+import re
 import sys
+import warnings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch loads: spinning threads crawl beside others
 
@@ -37,7 +39,10 @@ if not {"-h", "--help"} & set(sys.argv):
         from . import adapter as adapter  # registers SPP with PEFT
 
         if "SPP_THREADS" in os.environ:  # the one place that sets threads
-            torch.set_num_threads(int(os.environ["SPP_THREADS"]))
+            if re.fullmatch("0*[1-9][0-9]{0,3}", threads := os.environ["SPP_THREADS"]):
+                torch.set_num_threads(int(threads))
+            else:
+                warnings.warn(f"SPP_THREADS={threads!r} is no number of threads, and is not used", stacklevel=2)
     except Exception:
         if sys.argv[1:2] != ["doctor"]:  # which says what is broken
             raise

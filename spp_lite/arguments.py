@@ -3,6 +3,7 @@
 import math
 from numbers import Integral, Real
 
+import torch
 from torch import distributed as dist
 from torch import nn
 
@@ -26,6 +27,15 @@ def require_tokenizer(tokenizer) -> None:
     """Raise ValueError for a name, None, records: what does not tokenize."""
     if not (callable(tokenizer) and hasattr(tokenizer, "eos_token_id")):
         raise ValueError(f"a {type(tokenizer).__name__} is no tokenizer: load() returns it beside the model")
+
+
+def require_dtype(dtype) -> None:
+    """Raise ValueError for what is neither "auto" nor one of torch's types of real numbers, itself or by its name."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(
+            f"dtype={dtype!r}: give torch.float32, torch.bfloat16, torch.float16, the name of one, or 'auto'"
+        )
 
 
 def whole(least: int = 1, most: float = math.inf, /, **settings) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arguments import number
-from .pruning.blocks import block_linears
+from .pruning.blocks import block_linears, computed
 from .pruning.sparsity import Sparsity, SparsityError, measure
 from .storage import is_dense
 
@@ -92,6 +92,8 @@ def to_sparse(model: nn.Module, *, densest: float = DENSEST) -> SparseReport:
 
 def choose(name: str, linear: nn.Linear, *, device: str | None = None, densest: float = DENSEST) -> tuple[str, str]:
     """The form of one linear on a device (its own): ("2:4" | "CSR" | "dense", why dense). Raises as to_sparse does."""
+    if why := computed(linear):
+        raise SparsityError(f"{name} {why}")
     weight, device = linear.weight, device or linear.weight.device.type
     if not is_dense(weight):
         raise SparsityError(f"{name} is sparse already: load the model again to choose another form")
@@ -108,7 +110,11 @@ def choose(name: str, linear: nn.Linear, *, device: str | None = None, densest: 
         )
     if type(linear).forward is not nn.Linear.forward:
         return "dense", f"a {type(linear).__name__} computes more than a product"
-    return _on_gpu(name, weight) if device == "cuda" else _on_cpu(name, weight, densest)
+    if device == "cuda":
+        return _on_gpu(name, weight)
+    if linear._forward_hooks or linear._forward_pre_hooks:
+        return "dense", "it has hooks, which a new module would not call"
+    return _on_cpu(name, weight, densest)
 
 
 def _on_gpu(name: str, weight: Tensor) -> tuple[str, str]:

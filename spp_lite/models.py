@@ -21,9 +21,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .arguments import require_dtype
 from .convert import PACKAGED, converted, packaged_folder
 from .packed import packed_files, read_packed
 from .storage import (
+    TOKENIZER,
     cache_folder,
     embedded,
     environment,
@@ -60,38 +62,55 @@ def load(
     What goes to disk lies in a temporary folder ($TMPDIR) as long as the model lives. A folder that save_sparse wrote is
     read, too.
     Raises ValueError for a folder that is no model, whose weights are cut off, missing or of other shapes, that has no
-    tokenizer, and when the hub cannot be reached.
+    tokenizer, for what is no dtype, and when the hub cannot be reached.
 
     >>> from spp_lite import load
     >>> model, tokenizer = load("tiny")
     >>> type(model).__name__, model.training
     ('LlamaForCausalLM', False)
     """
-    source = resolve(name)
-    tokenizer = load_tokenizer(source)
+    return _load(name, dtype, device_map)
+
+
+def _load(name, dtype, device_map, *, exact: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """load(); exact: every tensor of save_sparse's layout in the type that it has there."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = ("auto" if device == "cuda" else torch.float32) if dtype is None else dtype
+    require_dtype(dtype)
+    source = resolve(name)
+    tokenizer = load_tokenizer(source)
     settings = {"dtype": dtype, "device_map": device_map, "use_safetensors": True, "output_loading_info": True}
+    settings["trust_remote_code"] = False  # None: it would ask
     if device_map is not None:
         offload = tempfile.TemporaryDirectory(prefix="spp-lite-")  # prune() may write here, not into the checkpoint
         settings["offload_folder"] = offload.name
     try:
-        model, found = _from_pretrained(source, settings)
+        model, found = _from_pretrained(source, settings, exact)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of safetensors, of the operating system, of configs: transformers lets all of them out
         raise ValueError(f"the model {source} cannot be loaded: {_first_line(error)}") from None
-    if lacking := sorted(found["missing_keys"]):
-        raise ValueError(
-            f"{source} lacks {len(lacking)} of the model's tensors, {lacking[0]} among them: they would be random; "
-            "copy the whole model"
-        )
+    _check_whole(source, model, found)
     if device_map is not None:
         weakref.finalize(model, offload.cleanup)
     elif not any(map(parse_flag_from_env, SHARDING)):
         model = model.to(device)
     _give_padding(tokenizer, model.get_input_embeddings().num_embeddings, source)
     return model.eval(), tokenizer
+
+
+def _check_whole(source: str, model, found: dict) -> None:
+    """Raise ValueError for tensors that the model lacks; warn of those that it has no place for."""
+    if lacking := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{source} lacks {len(lacking)} of the model's tensors, {lacking[0]} among them: they would be random; "
+            "copy the whole model"
+        )
+    if more := sorted(found["unexpected_keys"]):
+        where = (
+            f"that a {type(model).__name__} has no place for: they are not loaded, and what is saved from it lacks them"
+        )
+        warnings.warn(f"{source} holds {len(more)} tensors, {more[0]} among them, {where}", stacklevel=3)
 
 
 def _give_padding(tokenizer, rows: int, source: str) -> None:
@@ -117,17 +136,21 @@ def load_sparse(
     path = Path(folder).expanduser()
     if path.is_dir() and not packed_files(path):
         raise ValueError(f"{path} holds no *.sparse.safetensors, which save_sparse writes: take load()")
-    return load(path, dtype=dtype, device_map=device_map)
+    return _load(path, dtype, device_map, exact=dtype == "auto")
 
 
-def _from_pretrained(source: str, settings: dict):
+def _from_pretrained(source: str, settings: dict, exact: bool):
     """transformers' from_pretrained, which is handed the tensors where they lie in save_sparse's layout."""
     if _is_whole(Path(source)) or not packed_files(source):
         return AutoModelForCausalLM.from_pretrained(source, **settings)
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     with torch.device("meta"):
         kind = type(AutoModelForCausalLM.from_config(config))
-    model, found = kind.from_pretrained(None, config=config, state_dict=read_packed(source), **settings)
+    tensors = read_packed(source)
+    model, found = kind.from_pretrained(None, config=config, state_dict=dict(tensors), **settings)
+    for name, value in model.named_parameters() if exact else ():  # "auto" is one type for all, also for float32 norms
+        if name in tensors and value.dtype != tensors[name].dtype and value.shape == tensors[name].shape:
+            value.data = tensors[name].to(value.device)
     if (Path(source) / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source)
     return model, found
@@ -140,6 +163,7 @@ def _is_whole(path: Path) -> bool:
 
 def _first_line(error: Exception) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    text = "it needs code of its own, which is never run" if "trust_remote_code" in str(error) else text
     return f"{type(error).__name__}: {text[:300]}"
 
 
@@ -183,10 +207,12 @@ def _is_gguf(path: Path) -> bool:
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id, with a padding token (LLaMA's has none: <unk> serves, as the authors do)."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
+        tokenizer, why = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False), ""
         usable = len(tokenizer) > len(tokenizer.all_special_tokens)  # without files, transformers may make an empty one
-    except Exception:  # of any type, and of no use to a reader
-        usable = False
+    except Exception as error:  # of any type
+        usable, why = False, _first_line(error)
+    if not usable and (any(map(TOKENIZER.fullmatch, os.listdir(source))) if os.path.isdir(source) else why):
+        raise ValueError(f"the tokenizer of {source} cannot be loaded: {why or 'it has no tokens'}")
     if not usable:
         raise ValueError(f"{source} has no tokenizer: copy its tokenizer.json or tokenizer.model into that folder")
     if tokenizer.pad_token_id is None:
@@ -201,8 +227,8 @@ def require_network(name: str, *, kind: str = "model", cache: str | None = None)
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    root = Path(cache or constants.HF_HUB_CACHE)
-    if any(root.glob(f"*{name.replace('/', '--')}*")) or any(root.glob(f"{name.replace('/', '___')}*")):
+    root, own = Path(cache or constants.HF_HUB_CACHE), name.replace("/", "--")
+    if any((root / folder).is_dir() for folder in (f"models--{own}", f"datasets--{own}", name.replace("/", "___"))):
         return
     if not constants.HF_HUB_OFFLINE:
         with suppress(Exception):  # any failure to connect means the same: there is no way to fetch it

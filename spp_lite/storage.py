@@ -24,10 +24,13 @@ from .arguments import require_weights
 from .writing import SCRATCH, written_whole
 
 PACKAGES = ("spp_lite", "torch", "transformers", "peft", "datasets", "accelerate", "lm_eval", "numpy", "pandas")
+CARD = "<!-- what follows is spp_lite's -->\n"
+TOKENIZER = re.compile(
+    r"tokenizer(_config)?\.(json|model)|(special_tokens_map|added_tokens|vocab)\.json|merges\.txt|chat_template\.\w+"
+)
 OURS = re.compile(  # what a model folder holds, and so what writing another model there may replace
-    r"(generation_)?config\.json|model[-.\w]*\.safetensors(\.index\.json)?|(special_tokens_map|added_tokens|vocab)\.json"
-    r"|tokenizer(_config)?\.(json|model)|merges\.txt|chat_template\.\w+|pruning_report\.csv|README\.md|\.gitattributes"
-    rf"|{re.escape(SCRATCH)}"
+    r"(generation_)?config\.json|model[-.\w]*\.safetensors(\.index\.json)?|pruning_report\.csv|README\.md|\.gitattributes"
+    rf"|{TOKENIZER.pattern}|{re.escape(SCRATCH)}"
 )
 
 
@@ -99,9 +102,10 @@ def save(
     card: str = "",
     finish: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write a model (and tokenizer) to `folder` whole or not at all: the old one stays until the new is complete.
+    """Write a model and tokenizer to `folder` whole or not at all: the old one stays until the new is complete.
 
-    card: text of a README.md beside them. finish: called with the new folder before it takes the old one's place.
+    tokenizer: None keeps the one that is there. card: text of a README.md beside them, below what somebody wrote there
+    (an older card goes). finish: called with the new folder before it takes the old one's place.
     """
     _check_plain(model)
     size = sum(value.numel() * value.element_size() for value in model.parameters())
@@ -113,10 +117,13 @@ def save(
             model.save_pretrained(new, max_shard_size="5GB" if offloaded else "50GB")
         if tokenizer is not None:
             tokenizer.save_pretrained(new)
-        if card:
-            (new / "README.md").write_text(card, encoding="utf-8")
-        elif (folder / "README.md").is_file() and not (folder / "config.json").exists():
-            shutil.copy(folder / "README.md", new)  # somebody's own
+        for path in folder.iterdir() if tokenizer is None and folder.is_dir() else ():
+            if TOKENIZER.fullmatch(path.name):
+                shutil.copy(path, new)
+        old = folder / "README.md"
+        theirs = old.read_text(encoding="utf-8", errors="replace").partition(CARD)[0] if old.is_file() else ""
+        if theirs or card:
+            (new / "README.md").write_text(theirs + (CARD + card if card else ""), encoding="utf-8")
         if finish is not None:
             finish(new)
     return folder

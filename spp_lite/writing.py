@@ -79,6 +79,7 @@ def added(folder: Path, *, last: str, only: bool = False) -> Iterator[Path]:
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """The name of a file to write, which then takes the place of `path`: a full disk leaves the old one as it was."""
+    path = path.resolve()  # of a link, the file that it names
     new = path.with_name(f"{SCRATCH}-{path.name}")
     with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)

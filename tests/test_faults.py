@@ -34,6 +34,7 @@ import spp_lite.experiment.table as tables
 from spp_lite import SppConfig, load_alpaca, prune
 from spp_lite.cli import main
 from spp_lite.models import embedded, load_tokenizer, require_writable, save
+from spp_lite.recover.checkpoints import NOTE
 from spp_lite.writing import alone, replaced
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks of this process")
@@ -76,6 +77,10 @@ def world(tmp_path_factory):
     (folder / "data.json").write_text(json.dumps(list(records)))
     texts = embedded("text", "calibration.jsonl").read_text().splitlines()[:12]
     (folder / "text.jsonl").write_text("\n".join(texts))
+    (folder / "once").mkdir()
+    assert run(folder, COMMANDS["finetune"], folder / "once")[0] == 0
+    # as if that run had made the adapter: another's is not replaced
+    shutil.copy(folder / "once" / "out" / NOTE, folder / "adapter")
     return folder
 
 

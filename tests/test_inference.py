@@ -118,6 +118,20 @@ def test_a_linear_that_does_more_stays_dense(dense):
     assert "a Scaled computes more" in to_sparse(dense).dense["model.layers.1.mlp.down_proj"]
 
 
+def test_hooks_of_a_users_stay_called_and_those_of_accelerate_keep_nothing_dense(dense):
+    from accelerate.hooks import attach_execution_device_hook
+
+    prune(dense, sparsity="90%", method="magnitude", progress=False)
+    attach_execution_device_hook(dense, "cpu")  # as dispatch_model does for device_map
+    seen, hooked = [], "model.layers.0.mlp.up_proj"
+    dense.get_submodule(hooked).register_forward_hook(lambda *_: seen.append(1))
+    report = to_sparse(dense)
+    assert list(report.dense) == [hooked] and "hooks" in report.dense[hooked]
+    dense(IDS)
+    assert seen
+    assert choose("up", linear(64, 128, "2:4", torch.float16), device="cuda") == ("2:4", "")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

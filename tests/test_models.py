@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from spp_lite.models import (
     embedded,
@@ -18,6 +18,7 @@ from spp_lite.models import (
     load_tokenizer,
     require_network,
     require_writable,
+    resolve,
     save,
 )  # fmt: skip
 
@@ -64,6 +65,71 @@ def test_no_network_is_said_at_once(monkeypatch, tmp_path):
     assert time.monotonic() - start < 10
     (tmp_path / "models--someone--some-llama").mkdir()
     require_network("someone/some-llama", cache=str(tmp_path))
+    for other in (
+        "llama",
+        "some-llama",
+        "model",
+        "someone/some",
+        "no**thing",
+    ):  # a part of what is cached is not cached
+        with pytest.raises(ValueError, match="is neither a local path nor in the cache"):
+            require_network(other, cache=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (
+            OSError("You are trying to access a gated repo.\nMake sure"),
+            "cannot be loaded: OSError: You are trying to access",
+        ),
+        (
+            ValueError("x requires … set the option `trust_remote_code=True`"),
+            "it needs code of its own, which is never run",
+        ),
+    ],
+)
+def test_what_keeps_a_tokenizer_away_is_said(monkeypatch, error, message):
+    def fail(source, **settings):
+        assert settings["trust_remote_code"] is False, "transformers would ask on the terminal"
+        raise error
+
+    monkeypatch.setattr("spp_lite.models.AutoTokenizer.from_pretrained", fail)
+    with pytest.raises(
+        ValueError, match=f"the tokenizer of someone/some-llama cannot be loaded: .*{message.split(': ')[-1]}"
+    ):
+        load_tokenizer("someone/some-llama")
+
+
+def test_a_broken_tokenizer_is_not_called_absent(small, tmp_path):
+    save(small, load("tiny")[1], tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match=r"the tokenizer of .* cannot be loaded: "):
+        load_tokenizer(tmp_path / "m")
+
+
+def test_a_models_own_code_is_neither_run_nor_asked_about(small, tmp_path):
+    save(small, load("tiny")[1], tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | own))
+    (tmp_path / "m" / "mine.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(ValueError, match="it needs code of its own, which is never run"):
+        load(tmp_path / "m")
+
+
+def test_what_somebody_wrote_about_a_model_stays_above_the_card(small, tmp_path):
+    save(small, None, tmp_path / "m", card="first card\n")
+    readme = tmp_path / "m" / "README.md"
+    assert readme.read_text().endswith("first card\n")
+    readme.write_text("my notes\n")
+    save(small, None, tmp_path / "m")
+    assert readme.read_text() == "my notes\n"
+    for card in ("second card\n", "third card\n"):
+        save(small, None, tmp_path / "m", card=card)
+        assert readme.read_text().startswith("my notes\n") and readme.read_text().endswith(f"\n{card}")
+    save(small, None, tmp_path / "m")
+    assert readme.read_text() == "my notes\n"
 
 
 def test_save_replaces_a_model_whole(small, tmp_path):
@@ -74,6 +140,26 @@ def test_save_replaces_a_model_whole(small, tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     assert torch.equal(loaded.model.embed_tokens.weight, small.model.embed_tokens.weight)
     assert os.listdir(tmp_path) == ["m"]
+
+
+def test_a_model_that_is_saved_alone_keeps_the_tokenizer_of_its_folder(small, tmp_path):
+    words = load_tokenizer(resolve("tiny"))
+    save(small, words, tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").glob("tokenizer*")}
+    save(small, None, tmp_path / "m", finish=lambda new: (new / "pruning_report.csv").write_text("1"))
+    save(small, None, tmp_path / "m")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").glob("tokenizer*")} == before != {}
+    assert not (tmp_path / "m" / "pruning_report.csv").exists()
+
+
+def test_tensors_that_the_model_has_no_place_for_are_named(small, tmp_path):
+    config = small.config.__class__(**small.config.to_dict() | {"num_labels": 1, "tie_word_embeddings": True})
+    reward = LlamaForSequenceClassification(config)
+    save(reward, load_tokenizer(resolve("tiny")), tmp_path / "reward")
+    with pytest.warns(
+        UserWarning, match=r"holds 1 tensors, score.weight among them, that a LlamaForCausalLM has no place"
+    ):
+        load(tmp_path / "reward")
 
 
 def test_a_failing_save_leaves_the_old_model(small, tmp_path, monkeypatch):

@@ -180,3 +180,7 @@ def test_a_lab_with_too_many_states_asks_for_coarser_stops(tmp_path, monkeypatch
     found = labs.read(tmp_path / "coarse")
     assert len(found["texts"]) == 40 and found["texts"][3] == "1 10" and len(set(found["pictures"])) == 1
     assert found["notes"] == ["Here these controls have fewer stops than in the notebook: y."]
+    monkeypatch.setitem(ahead.STOPS, "Wide", {"y": (0,)})
+    ahead.save(Wide(), tmp_path / "settled")  # what cannot move is no control
+    found = labs.read(tmp_path / "settled")
+    assert [each["label"] for each in found["controls"]] == ["x"] and len(found["texts"]) == 20

@@ -3,13 +3,16 @@
 Knows PEFT's quantised layers and accelerate's offloading. Knows nothing about factors.
 """
 
+import math
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from accelerate.utils import align_module_device, has_offloaded_params
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
+from ..pruning.blocks import computed
 from ..pruning.sparsity import SparsityError, fingerprint
 
 COARSENESS = ("torch.float64", "torch.float32", "torch.bfloat16", "torch.float16", "Int8Params")  # others: more
@@ -49,6 +52,8 @@ def misfit(layer: nn.Module, parent: nn.Module | None = None) -> str | None:
         return "is never called: nn.MultiheadAttention reads its weight"
     if is_quantised(layer):
         return None
+    if why := computed(layer):
+        return why
     if not isinstance(layer, nn.Linear):
         return f"is a {type(layer).__name__}: SPP works on linears"
     if type(layer).forward is not nn.Linear.forward and not _acts_as_linear(layer):
@@ -149,16 +154,23 @@ def compare(adapter: str, made_on: tuple[str, str, dict], here: tuple[str, str, 
     )
 
 
-def compare_values(adapter: str, made_on: dict[str, list[float]], here: dict[str, list[float]], kind: str) -> None:
+def compare_values(
+    adapter: str, made_on: dict[str, list[float]], here: dict[str, list[float]], kinds: tuple[str, str]
+) -> None:
     """Raise SparsityError where the surviving weights of two bases with the same zeros differ by more than rounding.
 
-    Each: layer → some values, as sample() gives them; kind: the coarser of their types.
+    Each: layer → some values, as sample() gives them; kinds: their types. What was merged for a few steps may differ by
+    half a percent, which is more than rounding does to a float; of integers the mean over all layers is looked at.
     """
-    pairs = [(a, b) for name, values in made_on.items() for a, b in zip(values, here.get(name, ()), strict=False)]
-    off = sum((a - b) ** 2 for a, b in pairs) ** 0.5 / (sum(a * a for a, _ in pairs) ** 0.5 or 1)
-    if off > (0.01 if kind in COARSENESS[:4] else 0.05 if kind in COARSENESS else 0.3):
+    kind = max(kinds, key=coarseness)
+    pairs = [[*zip(values, here.get(name, ()), strict=False)] for name, values in made_on.items()]
+    pairs = pairs if kind in COARSENESS[:4] else [[*chain(*pairs)]]
+    sides = [[*zip(*pair, strict=True)] for pair in pairs if pair]
+    off = max((math.dist(a, b) / (math.hypot(*a) or 1) for a, b in sides), default=0.0)
+    floats = 1e-4 if kinds[0] == kinds[1] else 2.5e-3  # six digits were noted; bfloat16 rounds by 2e-3 at most
+    if off > (floats if kind in COARSENESS[:4] else 0.05 if kind in COARSENESS else 0.3):
         raise SparsityError(
-            f"adapter {adapter!r} was made on a base with the same zeros and other weights ({off:.1%} apart): load the "
+            f"adapter {adapter!r} was made on a base with the same zeros and other weights ({off:.2%} apart): load the "
             "pruned model that it was trained on, and not one into which it was merged"
         )
 
@@ -194,7 +206,7 @@ def check_base(adapter: str, config, layers: dict[str, nn.Module]) -> str | None
     noted = (config.mask_fingerprint, config.mask_type, config.mask_samples or {})
     rounded = compare(adapter, noted, tuple(here))
     same = {name: kept for name, kept in (config.mask_values or {}).items() if noted[2].get(name) == here[2].get(name)}
-    compare_values(adapter, same, values, max(noted[1], here[1], key=coarseness))
+    compare_values(adapter, same, values, (noted[1], here[1]))
     return rounded
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..arguments import require_weights
 from ..pruning.sparsity import SparsityError
 from .base import restored_on_error
-from .tuner import saved_mask
+from .tuner import MASK, saved_mask
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SETTINGS = ("form", "r", "scaling", "rank_pattern", "scaling_pattern", "lora_alpha", "alpha_pattern", "use_rslora")
@@ -104,7 +104,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{folder / WEIGHTS}: {name} has values that are not finite: take an earlier checkpoint")
-    return tensors
+    return {name: value.to(torch.uint8) if name.endswith(MASK) else value for name, value in tensors.items()}
 
 
 def _check(model: peft.PeftModel, folder: Path, config: peft.PeftConfig, tensors: dict[str, Tensor]) -> None:

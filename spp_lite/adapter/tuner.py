@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
-from peft import PeftType
+from peft import PeftModel, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, delete_adapter
 from peft.utils import register_peft_method
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..pruning.blocks import block_linears, block_matrices, decoder_blocks, linears_of
 from ..pruning.sparsity import SparsityError, measure
+from ..storage import is_dense
 from .base import check_base, describe, is_quantised, kind_of, misfit, restored_on_error
 from .config import SppConfig, plain
 from .layer import SppLayer, SppLinear
@@ -35,6 +36,24 @@ class SppModel(BaseTuner):
     prefix = "spp_"
     tuner_layer_cls = SppLayer
     target_module_mapping: ClassVar[dict] = {}
+
+    def __init__(self, model, peft_config, adapter_name, *args, **kwargs) -> None:
+        if isinstance(model, PeftModel):
+            way = "merge() it or unload() it first; a second one comes by add_adapter()"
+            raise ValueError(f"a {type(model).__name__} carries an adapter already: {way}")
+        if not all(map(is_dense, model.parameters())):
+            raise ValueError("the model is in a form for inference (to_sparse): load it again, to train it")
+        known = vars(model).get("peft_config") or {}  # of other adapters, among which PEFT puts the new one at once
+        before = dict(known)
+        if adapter_name in known:  # it would start anew, or lose its settings, of whatever kind it is
+            way = "merge() or unload() it first, or give another adapter_name"
+            raise ValueError(f"the model carries an adapter {adapter_name!r} already: {way}")
+        try:
+            super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+        except BaseException:
+            known.clear()
+            known.update(before)
+            raise
 
     def inject_adapter(self, model, adapter_name, *args, **kwargs) -> None:
         """Insert the factors, and note the base's mask, or compare it with the one that the adapter was made on.
@@ -107,13 +126,17 @@ class SppModel(BaseTuner):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(cls, model, config, adapter_name, state_dict) -> dict[str, Tensor]:
+        if any(adapter_name in layer.merged_adapters for layer in model.modules() if _is_spp(layer)):
+            raise ValueError(
+                f"adapter {adapter_name!r} is merged, so that its old factors would stay: unmerge_adapter() first"
+            )
         made_on, here = saved_mask(state_dict), config.mask_fingerprint
         if made_on and here and made_on != here:
             raise SparsityError(
                 f"these weights were made on a base with other zeros (mask {made_on}) than adapter {adapter_name!r} (mask "
                 f"{here}): load the pruned model that they were trained on"
             )
-        known = next((bytes(value.tolist()) for name, value in state_dict.items() if name.endswith(MASK)), b"")
+        known = _saved(state_dict)
         if known[BITS:] not in (b"", _settings(config)):
             raise ValueError(
                 f"these weights were made with another form, scaling or scaling_pattern than adapter {adapter_name!r} has: "
@@ -125,7 +148,13 @@ class SppModel(BaseTuner):
 
 def saved_mask(tensors: dict[str, Tensor]) -> str | None:
     """The mask fingerprint that was saved beside an adapter's factors."""
-    return next((bytes(value.tolist())[:BITS].hex() for name, value in tensors.items() if name.endswith(MASK)), None)
+    found = _saved(tensors)
+    return found[:BITS].hex() if found else None
+
+
+def _saved(tensors: dict[str, Tensor]) -> bytes:
+    """What stands in MASK, also where somebody has cast all tensors of a file to bfloat16."""
+    return next((bytes(value.to(torch.uint8).tolist()) for name, value in tensors.items() if name.endswith(MASK)), b"")
 
 
 def _settings(config: SppConfig) -> bytes:

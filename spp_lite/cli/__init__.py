@@ -5,6 +5,7 @@ status 2; anything else is a bug, and says so (1). A file has add(parser), which
 """
 
 import argparse
+import os
 import sys
 import warnings
 from contextlib import suppress
@@ -24,6 +25,8 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    for stream in filter(lambda one: hasattr(one, "reconfigure"), (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # an arrow ends no command where the terminal is not UTF-8
     parser = argparse.ArgumentParser(prog="spp-lite", description="Sparsity-preserving fine-tuning of LLMs.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, about in COMMANDS.items():
@@ -46,10 +49,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _quieten() -> None:
-    """A warning is one line; where nobody watches (a log, CI), libraries draw no bars: one line a stage is enough."""
+    """A warning is one line; where nobody watches (a log, CI), libraries draw no bars: one line a stage is enough.
+
+    The environment says it to the processes that a command starts.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if not sys.stderr.isatty():
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
         with suppress(ImportError):  # the doctor runs where they are broken
             import datasets
             import transformers

@@ -33,12 +33,12 @@ def run(options) -> None:
     if options.adapter:
         model = load_adapter(model, options.adapter).eval()
     tables = []
-    if tasks != ["none"]:
-        tables.append(evaluate(model, tokenizer, tasks, limit=options.limit, progress=options.progress))
-    if texts:
+    if texts:  # first: what it refuses costs no finished scores
         asked = {"length": options.text_window, "tokens": options.text_tokens}
         value = perplexity(model, tokenizer, texts, **asked, progress=options.progress)
         tables.append(pd.DataFrame([{"task": options.text.name, "metric": "perplexity", "value": value}]))
+    if tasks != ["none"]:
+        tables.insert(0, evaluate(model, tokenizer, tasks, limit=options.limit, progress=options.progress))
     table = pd.concat(tables, ignore_index=True)
     print(table.to_string(index=False, float_format="{:.4f}".format))
     if options.out:
@@ -48,15 +48,19 @@ def run(options) -> None:
 def _check(options, tasks: list[str], texts: list[str]) -> None:
     """Raise ValueError now, not after scoring, for what leaves nothing to score or nowhere to write."""
     from ..models import require_writable
+    from ..recover.evaluation import load_tasks, text_file
 
     if tasks == ["none"] and not texts:
         raise ValueError("nothing to score: name --tasks, or a --text for perplexity")
+    if texts and tasks != ["none"]:
+        load_tasks(tasks)
     for name in ("text_tokens", "text_window") if not texts else ():
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} has no effect without a --text")
     if options.out:
         require_writable(options.out.parent)
-        if options.out.is_dir() or (options.text and options.out.resolve() == options.text.resolve()):
+        asked = options.text, *map(text_file, options.tasks or ())
+        if options.out.is_dir() or options.out.resolve() in [path.resolve() for path in asked if path]:
             raise ValueError(
                 f"--out {options.out} is {'a folder' if options.out.is_dir() else 'the text'}: name another file"
             )

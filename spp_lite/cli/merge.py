@@ -21,15 +21,16 @@ def run(options) -> None:
     """Merge, prove, save."""
     from .. import load, merge
     from ..adapter import load_adapter
-    from ..models import model_name, require_writable, save
-    from ..packed import save_sparse
+    from ..models import load_sparse, model_name, require_writable, resolve, save
+    from ..packed import packed_files, save_sparse
 
     if not (options.adapter or options.dense or options.sparse):
         raise ValueError("nothing to merge: name the --adapter, or rewrite the model alone with --dense or --sparse")
     write = save_sparse if options.sparse else save
     folder = require_writable(options.out, model=True, keep=(model_name(options.model), options.adapter))
     if not options.adapter:
-        model, tokenizer = load(options.model, dtype="auto")  # the type of the files: bit for bit
+        source = resolve(options.model)
+        model, tokenizer = (load_sparse if packed_files(source) else load)(source, dtype="auto")  # bit for bit
         print(f"wrote the model to {write(model, tokenizer, folder)}")
         return
     model, tokenizer = load(options.model)

@@ -34,9 +34,10 @@ def run(options) -> None:
     tokenizer = load_tokenizer(resolve(options.model))
     batches = None if options.method == "magnitude" else calibration(options, tokenizer)
     model, tokenizer = load(options.model, device_map=options.device_map)
+    require_writable(folder, model=True, size=(size := sum(weight.nbytes for weight in model.parameters())))
     chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
     report = prune(model, batches, sparsity, method=options.method, **chosen)
     save(model, tokenizer, folder, finish=lambda new: report.table.to_csv(new / "pruning_report.csv", index=False))
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
     print(report)
-    print(f"wrote the pruned model and pruning_report.csv to {folder}")
+    print(f"wrote the pruned model ({str(model.dtype)[6:]}, {size / 1e9:.2g} GB) and pruning_report.csv to {folder}")

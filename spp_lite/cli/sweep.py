@@ -96,6 +96,8 @@ def _report(table, out: Path, tiny: bool) -> None:
         with replaced(out / f"{name}.png") as new:
             figure.savefig(new, dpi=120)
     failed = int(table["error"].fillna("").ne("").sum())
+    if failed == len(table):
+        raise ValueError(f"all {failed} runs failed, and {out / 'sweep.csv'} says why: {table['error'].iloc[0]}")
     print(f"wrote {out / 'sweep.csv'} ({len(table)} rows, {failed} of them failed) and {', '.join(paths)}")
 
 

@@ -39,23 +39,25 @@ def _panels(
     table: pd.DataFrame, by: str, groups: list, chance: float | None, value: str = "accuracy", **looks
 ) -> Figure:
     """A panel a sparsity; the values of the column `by` along its axis, every method slightly apart."""
-    scale = 100 if value == "accuracy" else 1
+    scale, apart = 100 if value == "accuracy" else 1, 0.06 if by == "max_steps" else 0.15
     names, methods = by_sparsity(table["sparsity"]), methods_of(table)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.65 * len(groups) * len(names) + 1.5, 5), layout="constrained")
-        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        width = max(10, 0.65 * len(groups) * len(names) + 1.5)  # the legend needs 10
+        figure = Figure(figsize=(width, 5), layout="constrained")
+        panels = figure.subplots(1, len(names), sharey=by != "max_steps", squeeze=False)[0]
         for axes, sparsity in zip(panels, names, strict=True):
             cells = summarise(table[table["sparsity"] == sparsity], value, by)
             for number, method in enumerate(methods):
                 rows = cells[cells["method"] == method].sort_values(by, key=lambda values: values.map(groups.index))
-                at = rows[by].map(groups.index) + 0.15 * (number - (len(methods) - 1) / 2)
+                at = rows[by].map(groups.index) + apart * (number - (len(methods) - 1) / 2)
                 draw_points(axes, at, rows, method, scale, **looks)
             ticks = [f"{group:g} steps" if by == "max_steps" else group for group in groups]
             axes.set_xticks(range(len(groups)), ticks, rotation=30)
+            axes.set_xlim(-0.5, len(groups) - 0.5)
             if chance is not None:
                 axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
             axes.set_title(sparsity)
+            axes.set_yscale("log" if "perplexity" in value else "linear")
         panels[0].set_ylabel(SCORE.get(value, value.replace("_", " ")))
-        panels[0].set_yscale("log" if "perplexity" in value else "linear")
         figure.legend(*panels[0].get_legend_handles_labels(), **LEGEND)
     return figure

@@ -110,7 +110,7 @@ def draw_methods(figure: Figure, summary: pd.DataFrame, scale: float = 100.0, ch
         for number, method in enumerate(methods):
             rows, place = part[part["method"] == method], number - (len(methods) - 1) / 2
             if names:
-                at = rows["sparsity"].map(names.index) + 0.09 * place
+                at = rows["sparsity"].map(names.index).astype(float) + 0.09 * place  # of no rows, too
                 draw_points(axes, at, rows, method, scale, linestyle="", mfc="white")
             else:
                 rows = rows.sort_values(["zeros", "sparsity"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..arguments import number, whole
 from ..models import fingerprint
-from ..pruning.blocks import block_linears
+from ..pruning.blocks import block_linears, context
 from ..pruning.prune import METHODS as PRUNERS
 from ..pruning.sparsity import Sparsity
 from ..recover.data import tokenize_records
@@ -73,6 +73,9 @@ class Recipe:
         """Raise ValueError now, not after an hour, for tasks, texts and patterns that this model cannot be given."""
         if seeds > 1 and len(self.calibration) <= self.draws:
             warnings.warn(f"draws={self.draws} takes every batch, all seeds prune alike: give more", stacklevel=4)
+        if (longest := max((batch.shape[1] for batch in self.calibration), default=0)) > context(model):
+            most = f"the model takes {context(model)}: give shorter ones (--calibration-length)"
+            raise ValueError(f"the calibration windows have {longest} tokens, {most}")
         if self.tasks:
             load_tasks(self.tasks, metric="acc")
         if self.text:

@@ -54,6 +54,8 @@ def _grid(cells: pd.DataFrame) -> str:
 
 def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Figure]:
     """Name → figure: each score against sparsity, of the criterion that most methods were tried with; then the others."""
+    if not _whole(table)["pruner"].ne("dense").any():
+        return {}
     sparse = table[table["pruner"] != "dense"]
     pruner = sparse.groupby("pruner", sort=False)["method"].nunique().idxmax()
     here = table[table["pruner"].isin(["dense", pruner])]
@@ -70,7 +72,8 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
     if {"spp"} < set(_whole(here)["method"]) - {"dense"}:
         figures["paired"] = plotting.plot_paired(table, pruner=pruner)
-    if panels.shared_sparsities(table):
+    trained = table[~table["method"].isin(["dense", "none"])]
+    if trained["pruner"].nunique() > 1 and panels.shared_sparsities(table):  # of pruning alone, criteria says it all
         figures["pruners"] = panels.plot_pruners(table, chance=chance)
     if table["parameters"].max() > 0:
         figures["parameters"] = plotting.plot_parameters(table, **cell)

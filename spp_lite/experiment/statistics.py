@@ -28,11 +28,13 @@ def by_sparsity(names) -> list[str]:
 def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity") -> pd.DataFrame:
     """Mean and half-width of the 95 % interval over seeds (Student's t; 0 for one seed), per method and sparsity.
 
-    n: the runs with a finite score, which the mean is of; failed: those without.
+    n: the runs with a finite score, which the mean is of; failed: those without. Raises ValueError for a table with two
+    runs of one cell and seed, of two pruners, say: they would pass for seeds.
     """
     if lacking := [name for name in (value, "method", by) if name not in table]:
         what = "score" if lacking[0] == value else "column"
         raise ValueError(f"no run of the table has the {what} {lacking[0]!r}: it has {', '.join(table)}")
+    _require_one(table, "method", by, "seed")
     cells = table.assign(**{value: finite(table[value])}).groupby(["method", by], sort=False)[value]
     found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
     found["failed"] -= found["n"]
@@ -51,11 +53,7 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     key = ["pruner", "sparsity", "seed"]
     if value not in table:
         raise ValueError(f"no run of the table has the score {value!r}: it has {', '.join(table)}")
-    if len(twice := table[table.duplicated(["method", *key])]):
-        run = " ".join(map(str, twice[["method", *key]].iloc[0]))
-        raise ValueError(
-            f"the table has two runs of {run}, of two learning rates perhaps: nobody can tell which is meant"
-        )
+    _require_one(table, "method", *key)
     scores = table.assign(score=finite(table[value]))
     ours = scores[scores["method"] == against][[*key, "score"]].rename(columns={"score": "ours"})
     if not ours["ours"].notna().any():
@@ -71,6 +69,17 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     return found.assign(verdict=sign.map({1: "loses", -1: "wins", 0: "undecided"})).drop(columns="std")
 
 
+def _require_one(table: pd.DataFrame, *key: str) -> None:
+    """Raise ValueError where two runs have the same key, which ends in the seed."""
+    if "seed" not in table or not (twice := table.duplicated(list(key), keep=False)).any():
+        return
+    run = table.loc[twice, list(key)].iloc[0]
+    both = table[(table[list(key)] == run).all(axis=1)]
+    names = [name for name in ("model", "pruner", "sparsity", "lr") if name in both and both[name].nunique() > 1]
+    of = f"of two values of {names[0]}" if names else "alike in what it names"
+    raise ValueError(f"the table has two runs of {' '.join(map(str, run))}, {of}: nobody can tell which is meant")
+
+
 def finite(scores: pd.Series) -> pd.Series:
     """The scores as floats, NaN where they are no finite number."""
     return pd.to_numeric(scores, errors="coerce").replace([np.inf, -np.inf], np.nan)
@@ -83,6 +92,7 @@ def gap_recovered(table: pd.DataFrame) -> pd.DataFrame:
     to speak of. The gap is NaN where one of its runs failed.
     """
     accuracy, key = finite(table["accuracy"]), ["pruner", "sparsity", "seed"]
+    _require_one(table, "method", *key)
     dense = accuracy[table["method"] == "dense"].mean()
     if np.isnan(dense):
         raise ValueError("the table has no score of the dense model, against which a gap is measured")

@@ -41,9 +41,7 @@ def grid(
     whole(seeds=seeds)
     if lacking := [method for method in methods if trains(method) and method not in rates]:
         found = ", ".join(rates) or "none"
-        raise ValueError(
-            f"there is no learning rate for {', '.join(lacking)}: the rates that were chosen are of {found}"
-        )
+        raise ValueError(f"there is no learning rate for {', '.join(lacking)}: those that were chosen are of {found}")
     cells = itertools.product(range(seeds), pruners, sparsities, methods)
     runs = [Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells]
     return [Run("dense", "dense", "0%", 0, 0.0), *runs]
@@ -63,7 +61,8 @@ def rate_grid(
 def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, float]:
     """Method → the best rate in a table of rate_grid() runs, scored on what the sweep itself does not score: the
     highest accuracy on a validation split, or the lowest loss or perplexity where no task was scored, on average over
-    seeds. A rate loses with which a run failed. sparsity: of the runs at the sparsity nearest to it.
+    seeds. A rate loses with which a run failed. sparsity: of the runs at the sparsity nearest to it, of two equally near
+    ones at that with more zeros.
 
     Raises ValueError for a table without the columns, and for a rate that is no positive number.
     """
@@ -77,9 +76,9 @@ def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, 
         raise ValueError(f"the learning rate of {method} is {lr}: it must be a positive number")
     table = table.assign(lr=rates, score=finite(table[value]) * (1 if value == "accuracy" else -1))
     if sparsity is not None and "sparsity" in table:
-        far = table["sparsity"].map(
-            lambda at: abs(ratio_of(at) - ratio_of(sparsity)) + (is_pattern(at) != is_pattern(sparsity))
-        )
+        ratio, kind = ratio_of(sparsity), is_pattern(sparsity)
+        far = table["sparsity"].map(lambda at: round(abs(ratio_of(at) - ratio) + (is_pattern(at) != kind), 9))
+        far -= table["sparsity"].map(ratio_of) / 1e9
         table = table[far == far.groupby(table["method"]).transform("min")]
     if "seed" in table:  # over the seeds that every rate of a method was tried with
         tried = table.groupby("method")["lr"].transform("nunique")
@@ -120,7 +119,7 @@ def read_table(path: Path, *, key: Sequence[str] = KEY) -> pd.DataFrame:
         except (ValueError, AttributeError) as error:  # an empty cell has no text
             raise ValueError(f"{path}, line {line}: {error}: delete the line, the run is then done again") from None
         seen[run] = line
-    return table
+    return table.assign(sparsity=[run.sparsity for run in seen])  # a spreadsheet makes 02:04 of 2:4
 
 
 def differences(table: pd.DataFrame, made: Mapping[str, str]) -> list[str]:
@@ -164,7 +163,8 @@ def sweep(
 
     The file is replaced whole each time: a sweep that is killed goes on where it was. jobs: processes; the threads of
     this one are shared among them. say: told each row. A run that fails (diverges, say) gets a row with its error and no
-    score. Raises ValueError, before any run, for a table whose rows another model, data, … made.
+    score; one that lacked memory is done again the next time. Raises ValueError, before any run, for a table whose rows
+    another model, data, … made.
     """
     with alone(path):
         return _sweep(recipe, runs, path, jobs, say)
@@ -178,8 +178,7 @@ def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Call
         raise ValueError(
             f"the rows of {path} were made otherwise ({'; '.join(other)}): name another --out or remove them"
         )
-    done = {Run(*values) for values in table.reindex(columns=KEY).itertuples(index=False)}
-    runs = [run for run in dict.fromkeys(runs) if run not in done]
+    table, runs = _without(table, runs)
     if runs:
         require_writable(path.parent)
         seeds = {run.seed for run in runs if run.pruner in ("wanda", "sparsegpt")}
@@ -200,6 +199,15 @@ def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Call
             scores = [f"{name} {row[name]:.4g}" for name in SCORES if name in row]
             say(f"{number} of {len(runs)}: {what}: {row['error'] or ', '.join(scores)} ({row['seconds']:.0f} s)")
     return pd.DataFrame(rows)
+
+
+def _without(table: pd.DataFrame, runs: Sequence[Run]) -> tuple[pd.DataFrame, list[Run]]:
+    """The table without the rows that are done again, which lacked memory; the runs that are to be done."""
+    known = [Run(*values) for values in table.reindex(columns=KEY).itertuples(index=False)]
+    lacked = table.reindex(columns=["error"])["error"].astype(str).str.contains("memory", case=False)
+    done = {run for run, again in zip(known, lacked, strict=True) if not again}
+    runs = [run for run in dict.fromkeys(runs) if run not in done]
+    return table[[run not in set(runs) for run in known]], runs
 
 
 def _rows(recipe: Recipe, runs: Sequence[Run], jobs: int) -> Iterator[dict]:

@@ -4,8 +4,10 @@ No line here names an architecture beyond "which module list holds the decoder b
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
+import torch
 from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset, align_module_device, offload_weight
 from torch import Tensor, nn
 
@@ -22,7 +24,9 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Of a multimodal model only the text decoder is looked through; blocks may be of several classes, as in hybrids.
     """
     require_model(model)
-    return _blocks(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
+    part = model.get_decoder() if hasattr(model, "get_decoder") else model
+    lists = any(isinstance(module, nn.ModuleList) for module in part.modules())  # some name their output layer so
+    return _blocks(model, part if lists else model)
 
 
 def _blocks(model: nn.Module, part: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -60,8 +64,39 @@ def zeros(model: nn.Module) -> float:
 
 def context(model: nn.Module) -> float:
     """How many tokens a model takes; infinite where it does not say."""
-    config = model.config.get_text_config()
-    return getattr(config, "max_position_embeddings", None) or math.inf
+    tokens = getattr(model.config.get_text_config(), "max_position_embeddings", None) or -1
+    return tokens if tokens > 0 else math.inf
+
+
+def require_causal(model: nn.Module) -> None:
+    """Raise ValueError for a model that sees the tokens it is asked for: an encoder, or one of both parts."""
+    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False) or (not causal and _sees_ahead(model)):
+        way = "take a causal one (of BERT's kind: config.is_decoder=True)"
+        raise ValueError(f"{type(model).__name__} is no causal language model, it sees what it shall predict: {way}")
+
+
+@torch.no_grad()
+def _sees_ahead(model: nn.Module) -> bool:
+    """Does the prediction after a first token depend on the second?"""
+    ids = torch.tensor([[1, 2], [1, 3]], device=model.get_input_embeddings().weight.device)
+    with in_eval_mode(model):
+        first, other = model(input_ids=ids).logits[:, 0]
+    rounding = max(1e-3, 4 * torch.finfo(first.dtype).eps)
+    return bool((first - other).abs().max() > rounding * first.abs().max())
+
+
+def vocabulary(model: nn.Module) -> int:
+    """How many tokens a model has embeddings for, below whatever an adapter puts over them."""
+    return next(
+        part.num_embeddings for part in model.get_input_embeddings().modules() if hasattr(part, "num_embeddings")
+    )
+
+
+def broken_weight(weights: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first that is not finite, of those that are loaded."""
+    loaded = ((name, value) for name, value in weights if not value.is_meta)
+    return next((name for name, value in loaded if not value.float().isfinite().all()), None)
 
 
 def linears_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -81,6 +116,37 @@ def block_linears(model: nn.Module) -> dict[str, nn.Module]:
     """
     prefix, blocks = decoder_blocks(model)
     return {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}
+
+
+def computed(linear: nn.Module) -> str | None:
+    """Why zeros that are written into this linear's weight would be gone at its next call, in words."""
+    if "weight" in linear._parameters:
+        return None
+    return (
+        "computes its weight at each call (torch.nn.utils.prune, a parametrization, a norm): make it plain first, by "
+        "prune.remove(), remove_parametrizations() or remove_weight_norm()"
+    )
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within: the whole model in eval mode; afterwards each module in its own."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Within: statistics and scores are computed in float32, wherever prune() is called from."""
+    with ExitStack() as stack:
+        for device in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def weight_of(linear: nn.Module) -> Tensor:

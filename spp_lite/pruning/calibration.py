@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .blocks import CalibrationError, context, decoder_blocks, linears_of
+from .blocks import CalibrationError, context, decoder_blocks, in_eval_mode, linears_of, without_autocast
 
 SAMPLE = 256  # input rows kept per linear, to measure the output error on
 
@@ -31,7 +31,10 @@ class InputStatistics:
         """Take in rows (tokens, in); running means, as in the papers' code."""
         if not len(rows):
             return
-        rows = rows.detach().float()
+        with without_autocast():
+            self._add(rows.detach().float(), want_gram)
+
+    def _add(self, rows: Tensor, want_gram: bool) -> None:
         old, self.tokens = self.tokens, self.tokens + len(rows)
         share = old / self.tokens
         squares = rows.square().sum(0) / self.tokens
@@ -114,6 +117,8 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
     batches = [_as_inputs(batch, number) for number, batch in enumerate(calibration)]
     if not batches:
         raise CalibrationError("calibration is empty: give at least one LongTensor (batch, length)")
+    if not hasattr(model, "config"):
+        raise CalibrationError(f"{type(model).__name__} has no config: give the transformers model that it wraps")
     longest, most = max(batch["input_ids"].shape[1] for batch in batches), context(model)
     if longest > most or model.config.is_encoder_decoder:
         why = f"takes {most} tokens, not {longest}: cut the calibration into shorter windows"
@@ -121,25 +126,27 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
         raise CalibrationError(f"{type(model).__name__} {why}")
     name, blocks = decoder_blocks(model)
     keeps = [batch["attention_mask"].bool() if "attention_mask" in batch else None for batch in batches]
-    training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         hidden, calls = _capture(model, blocks, batches)
         for index, block in enumerate(blocks):
             here = BlockRun(f"{name}.{index}", block, hidden, [call[index] for call in calls], keeps)
             yield here
             for batch in range(len(hidden)):
                 hidden[batch] = here.output(batch).detach()
-    finally:
-        model.train(training)
 
 
 def _as_inputs(batch, number: int) -> dict[str, Tensor]:
     inputs = dict(batch) if isinstance(batch, Mapping) else {"input_ids": batch}
     ids = inputs.get("input_ids")
-    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.is_floating_point() or not ids.numel():
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32) or not ids.numel():
         raise CalibrationError(f"calibration batch {number} is no LongTensor (batch, length): tokenize the texts first")
-    return {key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask")}
+    mask = inputs.get("attention_mask")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
+        what = f"of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise CalibrationError(
+            f"calibration batch {number}: attention_mask is {what}, input_ids of {tuple(ids.shape)}: give one per token"
+        )
+    return {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
 
 
 class _Stop(Exception):
@@ -151,41 +158,55 @@ def _capture(model, blocks, batches) -> tuple[list[Tensor], list[list[tuple[tupl
 
     Blocks may get different arguments (sliding-window layers get another mask), so each one's are caught.
     """
-    weight = model.get_input_embeddings().weight
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:  # an image model's embeddings are of patches
+        raise CalibrationError(f"{type(model).__name__} takes no tokens: only magnitude prunes it")
     device = "cpu" if weight.is_meta else weight.device  # offloaded: accelerate's hooks move the inputs
+    for token in (int(end) for batch in batches for end in batch["input_ids"].aminmax()):
+        if not 0 <= token < len(weight):
+            have = f"the model has {len(weight)} embeddings: use the model's own tokenizer"
+            raise CalibrationError(f"calibration holds token {token}, {have}")
     hidden, calls = [], []
+    with _skipped(blocks, stop=False) as record:  # a few tokens, to the model's end
+        model(**{key: value[:1, :8].to(device) for key, value in batches[0].items()}, use_cache=False)
+    if [block for block, *_ in record] != [*blocks]:
+        raise CalibrationError(
+            f"{type(model).__name__} does not hand the hidden states, and no more, from each of its {len(blocks)} blocks "
+            "to the next: only magnitude prunes it"
+        )
     with _skipped(blocks) as record:
         for batch in batches:
             record.clear()
-            ends = int(batch["input_ids"].min()), int(batch["input_ids"].max())
-            if wrong := [token for token in ends if not 0 <= token < len(weight)]:
-                have = f"the model has {len(weight)} embeddings: use the model's own tokenizer"
-                raise CalibrationError(f"calibration holds token {wrong[0]}, {have}")
             with suppress(_Stop):
                 model(**{key: value.to(device) for key, value in batch.items()}, use_cache=False)
-            if len(record) != len(blocks):
-                raise CalibrationError(f"{type(model).__name__} runs {len(record)} of its {len(blocks)} blocks in turn")
-            hidden.append(record[0][0])
-            calls.append([(args, kwargs) for _, args, kwargs in record])
+            hidden.append(record[0][1])
+            calls.append([(args, kwargs) for _, _, args, kwargs in record])
     return hidden, calls
 
 
 @contextmanager
-def _skipped(blocks) -> Iterator[list]:
-    """Within: a block notes its arguments and hands its input on, in the form that a real block returns it."""
+def _skipped(blocks, *, stop: bool = True) -> Iterator[list]:
+    """Within: a block notes itself (None where it gets other hidden states than the last one returned, or more of what
+    that returned) and its arguments, and hands its input on, in the form that a real block returns it. stop: behind the
+    last block; else the model runs on, which shows whether blocks come again."""
     record: list = []
     real = {block: block.__dict__.get("forward") for block in blocks}
-    tuples: dict[type, bool] = {}  # does a block of this class return a tuple? asked once of each
+    forms: dict[type, tuple | None] = {}  # what blocks of a class return beside the hidden states; None: no tuple
 
     def skip(block, *args, **kwargs):
         first = kwargs.pop("hidden_states") if "hidden_states" in kwargs else args[0]
         rest = args[1:] if args and args[0] is first else args
-        record.append((first, rest, kwargs))
-        if type(block) not in tuples:
-            tuples[type(block)] = isinstance(type(block).forward(block, first, *rest, **kwargs), tuple)
-        if len(record) == len(blocks):
+        known = stop or not record or _chained(record[-1][1], forms, first, (*rest, *kwargs.values()))
+        if not record:  # what stands beside the hidden states may depend on the batch
+            for kind in [kind for kind, beside in forms.items() if beside]:
+                del forms[kind]
+        record.append((block if known else None, first, rest, kwargs))
+        if type(block) not in forms:
+            found = type(block).forward(block, first, *rest, **kwargs)
+            forms[type(block)] = found[1:] if isinstance(found, tuple) else None
+        if stop and len(record) == len(blocks):
             raise _Stop
-        return (first,) if tuples[type(block)] else first
+        return first if forms[type(block)] is None else (first, *forms[type(block)])
 
     try:
         for block in blocks:
@@ -197,6 +218,13 @@ def _skipped(blocks) -> Iterator[list]:
                 del block.forward
             else:
                 block.forward = forward
+
+
+def _chained(last: Tensor, forms: dict, first: Tensor, others: tuple) -> bool:
+    """Does a block get the hidden states that the last one returned, and nothing of what that returned beside them?"""
+    beside = [value for given in forms.values() for value in given or () if isinstance(value, Tensor)]
+    same = first is last or torch.equal(first, last)
+    return same and not any(value is other for value in others for other in beside)
 
 
 def _real_rows(tensor: Tensor, keep: Tensor | None) -> Tensor:

@@ -64,7 +64,9 @@ def sparsegpt(
 
     weight: (out, in); factor, dead: from inverse_factor. A ratio holds within each block of `block` columns, counted so
     that the matrix (with "row:", every row) has exactly ⌊ratio · size⌋ zeros; the authors' threshold takes one more a
-    block. n:m holds in each group, chosen when the loop reaches it. Returns the new weight (out, in), float32.
+    block. n:m holds in each group, chosen when the loop reaches it. A weight that is 0 already stays 0: it is no place
+    to make up for others, and a block that has more of them than its share keeps them. Returns the new weight (out, in),
+    float32.
     """
     return sparsegpt_together([weight], factor, dead, [sparsity], block=block, names=[name])[0]
 
@@ -87,6 +89,7 @@ def sparsegpt_together(
         sparsity.check_fits(weight, names[number] if names else "weight")
     columns = torch.cat([weight.float().T for weight in weights], dim=1)  # (in, Σ out_i), a fresh copy
     columns[dead] = 0
+    kept = columns != 0  # before the updates, which would fill what is pruned already
     outs = [len(weight) for weight in weights]
     m = max(sparsity.m or 1 for sparsity in sparsities)
     block = max(m, block - block % m)  # no group is cut
@@ -94,7 +97,8 @@ def sparsegpt_together(
         part = columns[start : start + block]
         rows = factor[start : start + block]
         pieces = _pieces(part, outs, sparsities)
-        errors = _prune_block(part, rows[:, start : start + block].contiguous(), pieces, start, max(m, 16 - 16 % m))
+        inner = rows[:, start : start + block].contiguous()
+        errors = _prune_block(part, kept[start : start + block], inner, pieces, start, max(m, 16 - 16 % m))
         columns[start + block :].addmm_(rows[:, start + block :].T, errors, alpha=-1)
     return [piece.T.contiguous() for piece in columns.split(outs, dim=1)]
 
@@ -111,13 +115,17 @@ def _pieces(part: Tensor, outs: list[int], sparsities: Sequence[Sparsity]) -> li
     return pieces
 
 
-def _prune_block(part: Tensor, factor: Tensor, pieces: list[tuple[slice, Sparsity]], start: int, step: int) -> Tensor:
-    """Prune columns `part` (width, Σ out_i) in place; returns the scaled errors that the later blocks absorb."""
-    scale = factor.diagonal()[:, None] ** 2
+def _prune_block(
+    part: Tensor, kept: Tensor, factor: Tensor, pieces: list[tuple[slice, Sparsity]], start: int, step: int
+) -> Tensor:
+    """Prune columns `part` (width, Σ out_i) in place, and what is not `kept` in any case; returns the scaled errors that
+    the later blocks absorb."""
+    scale = factor.diagonal()[:, None] ** 2 / kept  # infinite, and so a score of 0, where nothing is left to prune
     drop = torch.zeros_like(part)  # 1 where a weight goes: products are faster than selections
     for here, sparsity in pieces:
         if not sparsity.m:
-            drop[:, here] = ~_keep_in_block((part[:, here] ** 2 / scale).T, sparsity, start).T
+            keep = _keep_in_block((part[:, here] ** 2 / scale[:, here]).T, sparsity, start).T
+            drop[:, here] = ~(keep & kept[:, here])
     errors = torch.empty_like(part)
     for first in range(0, len(part), step):
         last = min(first + step, len(part))
@@ -125,7 +133,8 @@ def _prune_block(part: Tensor, factor: Tensor, pieces: list[tuple[slice, Sparsit
             for here, sparsity in pieces:
                 if sparsity.m and i % sparsity.m == 0:
                     group = slice(i, i + sparsity.m)
-                    drop[group, here] = ~sparsity.mask((part[group, here] ** 2 / scale[group]).T).T
+                    keep = sparsity.mask((part[group, here] ** 2 / scale[group, here]).T).T
+                    drop[group, here] = ~(keep & kept[group, here])
             torch.mul(part[i], drop[i], out=errors[i])
             part[i] -= errors[i]  # exactly 0 where it goes
             errors[i] /= factor[i, i]

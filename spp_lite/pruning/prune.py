@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..arguments import number, require_weights
+from ..storage import is_dense
 from . import allocation as allocations
-from .blocks import block_linears, block_matrices, place_of, weight_of, write_weight
+from .blocks import block_linears, block_matrices, computed, place_of, weight_of, without_autocast, write_weight
 from .calibration import BlockRun, InputStatistics, walk
 from .criteria import inverse_factor, magnitude_scores, sparsegpt_together, wanda_scores
 from .sparsity import Sparsity, SparsityError, measure
@@ -135,6 +136,7 @@ class _Run:
         for found in {id(statistics[name]): statistics[name] for name in wanted}.values():
             self.prune_together([name for name in wanted if statistics[name] is found], found)
 
+    @without_autocast()
     def prune_together(self, names: list[str], found: InputStatistics | None) -> None:
         self.bar.set_postfix_str(names[0])
         start, weights = time.perf_counter(), [weight_of(self.linears[name]) for name in names]
@@ -189,9 +191,17 @@ def _check_input(model, linears, sparsity, method, calibration) -> None:
         raise ValueError(f"{method} needs calibration batches: LongTensors (batch, length), or use method='magnitude'")
     owners: dict[int, str] = {}
     for name, linear in linears.items():
+        if why := computed(linear):
+            raise SparsityError(f"{name} {why}")
+        if not is_dense(linear.weight):
+            raise SparsityError(f"{name} is in a form for inference: prune before to_sparse()")
         if linear.weight.dtype not in FLOATS:
             kind = f"{type(linear).__name__} of {linear.weight.dtype}"
             raise SparsityError(f"{name} is a quantised {kind}: prune the unquantised model, or skip={name!r}")
+        if linear.weight.is_inference():
+            raise SparsityError(
+                f"{name} was made in inference mode, where weights are final: load the model outside it"
+            )
         if (other := owners.setdefault(id(linear.weight), name)) != name:
             raise SparsityError(f"{name} and {other} share one weight, which would be pruned twice: skip one of them")
         sparsity.check_fits(linear.weight, name)

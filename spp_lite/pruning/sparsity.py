@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import total_ordering
+from numbers import Real
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ class Sparsity:
     per_row: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.ratio, bool) or not isinstance(self.ratio, Real):
+            raise SparsityError(f"Sparsity({self.ratio!r}): the ratio is a number; Sparsity.parse() reads text")
         if (self.n, self.m) != (None, None) and not 0 < (self.n or 0) < (self.m or 0):
             raise SparsityError(f"pattern {self.n}:{self.m} keeps {self.n} of {self.m}: n:m needs 0 < n < m, as 2:4")
         if not 0 <= self.ratio < 1:

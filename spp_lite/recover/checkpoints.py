@@ -22,8 +22,9 @@ NOTE, STATE = "spp_run.json", "trainer_state.json"  # a checkpoint's first file,
 SHARDS = "pytorch_model_fsdp*/.metadata"  # of FSDP, where it keeps a checkpoint in shards: its only weights
 SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor",
-    "bf16", "fp16",
+    "bf16", "fp16", "adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "neftune_noise_alpha",
 )  # fmt: skip
+UNTOLD = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision")  # of an adapter
 
 
 class Note:
@@ -31,7 +32,7 @@ class Note:
 
     def __init__(self, model, rows: Dataset, args: TrainingArguments, teacher, norm_rate: float | None) -> None:
         digest = hashlib.sha256(json.dumps([rows["input_ids"][:], rows["labels"][:]]).encode())
-        adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
+        adapters = _told({name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()})
         self.made_by = {
             "base": fingerprint(model, frozen=True),
             "records": digest.hexdigest()[:16],
@@ -55,10 +56,16 @@ class Note:
             warnings.warn(f"{checkpoint} has no {NOTE}: nobody can tell what base and records made it", stacklevel=2)
             return ""
         there = json.loads((checkpoint / NOTE).read_text())
+        there["adapter"] = _told(there.get("adapter", {}))
         for key, now in self.made_by.items():
             if there.get(key) != now and (key in there or key not in SETTINGS):  # older notes lack them
                 return f"was made with another {key} ({_change(there.get(key), now)})"
         return ""
+
+
+def _told(adapters: dict[str, dict]) -> dict[str, dict]:
+    """Without what changes nothing: a folder that was moved, another version of PEFT."""
+    return {name: {key: one for key, one in each.items() if key not in UNTOLD} for name, each in adapters.items()}
 
 
 def _change(then, now) -> str:
@@ -72,14 +79,17 @@ def _change(then, now) -> str:
 def whole_checkpoint(model, args: TrainingArguments, note: Note) -> str | bool:
     """The last checkpoint, where one is wanted, that is whole and this run's own; what is passed over is named.
 
-    Raises ValueError for one that was asked for by name, and where all are another run's, which would be written over.
+    Raises ValueError for one that was asked for by name, and where all, or the finished adapter, are another run's, which
+    would be written over.
     """
+    _require_own(args, note)
     wanted, others, torn = args.resume_from_checkpoint, {}, {}
+    found = [path for path in Path(args.output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
     if wanted in (None, False, "False", "false"):
+        _require_room(args, found)
         return False
-    if automatic := wanted in (True, "True", "true"):
-        found = [path for path in Path(args.output_dir).glob("checkpoint-*") if path.name[11:].isdigit()]
-    elif not (found := [Path(wanted)])[0].is_dir():
+    automatic = wanted in (True, "True", "true")
+    if not automatic and not (found := [Path(wanted)])[0].is_dir():
         raise ValueError(f"resume_from_checkpoint={wanted}: there is no such folder; 'true' takes the last one")
     found.sort(key=lambda path: int("0" + path.name[11:]), reverse=True)
     for path in found:
@@ -102,6 +112,24 @@ def whole_checkpoint(model, args: TrainingArguments, note: Note) -> str | bool:
     if args.save_total_limit and automatic:
         _thin(found[found.index(used) + args.save_total_limit :], used)
     return str(used)
+
+
+def _require_own(args: TrainingArguments, note: Note) -> None:
+    """Raise ValueError where the adapter of another run lies, which this one's would replace."""
+    folder = Path(args.output_dir)
+    if (folder / "adapter_config.json").is_file():
+        known = (folder / NOTE).is_file()
+        if problem := note.differs(folder) if known else f"nobody can tell the origin of (no {NOTE})":
+            raise ValueError(f"{folder} holds an adapter that {problem}: name another output_dir")
+
+
+def _require_room(args: TrainingArguments, found: list[Path]) -> None:
+    """Raise ValueError where a new run would delete the checkpoints that an older one left."""
+    if found and args.save_total_limit and args.save_strategy != "no":
+        raise ValueError(
+            f"output_dir holds {found[0].name} of an earlier run, which save_total_limit={args.save_total_limit} would "
+            "delete: resume it, with resume_from_checkpoint, or name another output_dir"
+        )
 
 
 def _thin(older: list[Path], used: Path) -> None:

@@ -16,20 +16,23 @@ from transformers import TrainingArguments
 
 from ..adapter import norm_weights
 from ..arguments import number, require_weights
-from ..pruning.blocks import context, zeros
+from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure
+from ..storage import is_dense
 from .data import IGNORED
 
 SLOW = 3.0  # bfloat16_slowdown() from which on a CPU emulates bfloat16
 MANY = 0.05  # share of zeros from which on a weight was pruned
 
 
+class Diverged(ValueError):
+    """A loss that is no number."""
+
+
 def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
     """Raise ValueError where nothing, or not what is meant, would be trained; warn where zeros or steps would be lost."""
-    for name, layer in model.named_modules():
-        if isinstance(layer, BaseTunerLayer) and (layer.merged or layer.disable_adapters):
-            way = "is merged: call unmerge_adapter()" if layer.merged else "is disabled: call enable_adapter_layers()"
-            raise ValueError(f"the adapter of {name} {way} first, or nothing of it would be trained")
+    require_causal(model)
+    _check_state(model)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not trained:
         way = "insert an adapter first, e.g. get_peft_model(model, SppConfig())"
@@ -55,6 +58,26 @@ def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
         kind = str(trained[coarse[0]].dtype).removeprefix("torch.")
         way = "load(dtype=torch.float32), and finetune(bf16=True) for speed"
         _warn(f"{len(coarse)} trained tensors are {kind}, {coarse[0]} among them, which rounds small steps away: {way}")
+
+
+def _check_state(model: nn.Module) -> None:
+    if not torch.is_grad_enabled():
+        raise ValueError("gradients are switched off, by torch.no_grad() or set_grad_enabled(False): switch them on")
+    for name, layer in model.named_modules():
+        if type(layer).__name__ == "OptimizedModule":
+            way = "insert the adapter into the plain one, and give TrainingArguments(torch_compile=True)"
+            raise ValueError(f"the model was compiled before its adapter came: {way}")
+        if isinstance(layer, BaseTunerLayer) and (layer.merged or layer.disable_adapters):
+            way = "is merged: call unmerge_adapter()" if layer.merged else "is disabled: call enable_adapter_layers()"
+            raise ValueError(f"the adapter of {name} {way} first, or nothing of it would be trained")
+
+
+def diverged(model: nn.Module, step: int, loss: float, rate: float) -> Diverged:
+    """What a loss that is no number comes from: the step, or a weight of the base."""
+    broken = broken_weight((name, weight) for name, weight in model.named_parameters() if not weight.requires_grad)
+    way = f"{broken} is not finite, and is not trained: load the base model again"
+    way = way if broken else f"use a smaller learning rate than {rate:g}"
+    return Diverged(f"training diverged: the loss of step {step} is {float(loss)}: {way}")
 
 
 def check_bfloat16(args: TrainingArguments) -> None:
@@ -87,6 +110,8 @@ def check_teacher(teacher: nn.Module, model: nn.Module, args: TrainingArguments)
         raise ValueError(
             "label_smoothing_factor has no place beside a teacher, whose predictions are learned: set it to 0"
         )
+    if not all(map(is_dense, teacher.parameters())):
+        raise ValueError("the teacher is in a form for inference (to_sparse): load the dense model again")
     theirs, ours = teacher.config.get_text_config(), model.config.get_text_config()
     for setting in ("vocab_size", "num_hidden_layers", "hidden_size"):
         if (there := getattr(theirs, setting, None)) != (here := getattr(ours, setting, None)):
@@ -102,15 +127,18 @@ def check_teacher(teacher: nn.Module, model: nn.Module, args: TrainingArguments)
 
 def check_rows(model: nn.Module, rows: Dataset, tokenizer) -> Dataset:
     """The rows that teach something; raises ValueError for tokens and lengths that the model does not take."""
-    size = model.get_input_embeddings().num_embeddings
+    size = vocabulary(model)
+    if "input_ids" not in rows.column_names:
+        raise ValueError(
+            f"the rows have {', '.join(rows.column_names)} and no input_ids: tokenize_records() makes them"
+        )
+    _check_tokens(rows, size)
     useful = [i for i, labels in enumerate(rows["labels"]) if any(label != IGNORED for label in labels[1:])]
     if not useful:
         raise ValueError(f"none of the {len(rows)} rows has a token that counts in the loss: all labels are {IGNORED}")
     if lost := len(rows) - len(useful):
         _warn(f"{lost} of {len(rows)} rows have no token that counts in the loss: left out")
     kept = rows.select(useful) if lost else rows
-    if (highest := max(max(ids) for ids in kept["input_ids"])) >= size:
-        raise ValueError(f"the records hold token {highest}, the model has {size} embeddings: load its own tokenizer")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
         raise ValueError(
             f"the padding token's number {tokenizer.pad_token_id} has none of the model's {size} embeddings: "
@@ -120,6 +148,25 @@ def check_rows(model: nn.Module, rows: Dataset, tokenizer) -> Dataset:
     if longest > most:
         raise ValueError(f"a record has {longest} tokens, the model takes {most}: set cutoff to at most {most}")
     return kept
+
+
+def _check_tokens(rows: Dataset, size: int) -> None:
+    """Raise ValueError for a row whose lists differ in length, or that holds what is no token."""
+    names = [name for name in ("input_ids", "labels", "attention_mask", "position_ids") if name in rows.column_names]
+    for place, parts in enumerate(zip(*(rows[name] for name in names), strict=True)):
+        lengths = [len(part) if isinstance(part, list) else "no list of" for part in parts]
+        if len({*lengths}) > 1 or isinstance(lengths[0], str):
+            have = " and ".join(f"{length} {name}" for length, name in zip(lengths, names, strict=True))
+            raise ValueError(f"row {place} has {have}: one for every token, as a label {IGNORED} for none")
+        for token in {*parts[0]} | ({*parts[1]} - {IGNORED}):
+            if not 0 <= token < size:
+                raise ValueError(
+                    f"row {place} holds token {token}, the model has {size} embeddings: load its own tokenizer"
+                )
+    if "position_ids" in names and len({len(ids) for ids in rows["input_ids"]}) > 1:
+        raise ValueError(
+            "the rows have position_ids and are of several lengths, which padding cannot mend: leave them out"
+        )
 
 
 def _warn(message: str) -> None:

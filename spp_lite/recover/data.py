@@ -3,23 +3,25 @@
 Knows the Alpaca schema and a tokenizer's call. Knows nothing about models, pruning or training.
 """
 
+import copy
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import eq
 from pathlib import Path
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import DataCollatorForSeq2Seq
 
 from .. import models
 from ..arguments import require_tokenizer, whole
 from ..models import embedded, is_tiny
-from .reading import flaw, pick, read, read_texts
+from .reading import as_texts, flaw, pick, read, read_texts
 
 FIELDS = ("instruction", "input", "output")
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv", ".txt", ".gz", ".zst", ".bz2")
@@ -38,14 +40,16 @@ PROMPT_WITH_INPUT = (
 def load_alpaca(name: str | Path | None = None, *, split: str = "train") -> Dataset:
     """Instruction records with the columns instruction, input, output.
 
-    name: "tiny" (embedded), a file (JSON, JSON Lines, Parquet, CSV), or a hub id such as "tatsu-lab/alpaca"; None:
-    $SPP_DATA, else "tiny". split: "train", or "validation" where the source has one (a file is all "train").
+    name: "tiny" (embedded), a file (JSON, JSON Lines, Parquet, CSV), a hub id such as "tatsu-lab/alpaca", or records: a
+    list or a Dataset; None: $SPP_DATA, else "tiny". split: "train", or "validation" where the source has one (a file is all "train").
     Raises ValueError for a record in which a field is no text; warns of blank ones, which are left out.
 
     >>> from spp_lite import load_alpaca
     >>> load_alpaca("tiny", split="validation").column_names
     ['instruction', 'input', 'output']
     """
+    if not isinstance(name, str | Path | None):
+        return Dataset.from_list(_records(plain_rows(name), "the data set"))
     name = str(os.environ.get("SPP_DATA") or "tiny" if name is None else name)
     path = embedded("tiny_alpaca") / f"{split}.json" if name == "tiny" else Path(name).expanduser()
     local = (
@@ -63,7 +67,15 @@ def _records(rows: Iterable, source: str) -> list[dict[str, str]]:
     """The three fields of every record that teaches something."""
     if isinstance(rows, str):
         raise ValueError(f"{source} is plain text: name records with {', '.join(FIELDS)}")
+    rows = [*rows]
     found = [pick(source, number, row, FIELDS) for number, row in enumerate(rows)]
+    unread = {key for row in rows for key, value in row.items() if value and isinstance(value, str | list)}
+    if unread := sorted(
+        map(str, unread - {*FIELDS, "text", ""})
+    ):  # "text": all of it once more, as Stanford's file has it
+        warnings.warn(
+            f"{source}: nobody reads {', '.join(unread)}: what belongs to the prompt goes to 'input'", stacklevel=3
+        )
     kept = [record for record in found if record["instruction"].strip() and record["output"].strip()]
     blank = f"{len(found) - len(kept)} of {len(found)} records have a blank instruction or output"
     if not kept:
@@ -110,7 +122,7 @@ def tokenize(record: dict[str, str], tokenizer, *, cutoff: int = 512, train_on_i
     The ids are those of prompt and response as one text, then EOS. Labels of the prompt are −100 unless train_on_inputs
     (the authors' setting); a token that spans the border counts as response. A response that is cut has no EOS.
     """
-    return _tokenize([record], tokenizer, cutoff, train_on_inputs)[0]
+    return _tokenize([pick("tokenize", 0, record, FIELDS)], tokenizer, cutoff, train_on_inputs)[0]
 
 
 def _tokenize(records: Sequence[dict[str, str]], tokenizer, cutoff: int, train_on_inputs: bool) -> list[dict]:
@@ -134,7 +146,7 @@ def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on
 
     Raises ValueError when none is left.
     """
-    records, rows = _records(dataset, "the data set"), []
+    records, rows = _records(plain_rows(dataset), "the data set"), []
     for first in tqdm(range(0, len(records), BATCH), desc="tokenize", disable=len(records) < 20 * BATCH):
         rows += _tokenize(records[first : first + BATCH], tokenizer, cutoff, train_on_inputs)
     kept = [row for row in rows if any(label != IGNORED for label in row["labels"])]
@@ -145,12 +157,41 @@ def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on
         )
     if missing := len(rows) - len(kept):
         warnings.warn(f"{missing} of {len(rows)} prompts fill the cutoff of {cutoff} tokens: left out", stacklevel=2)
+    if cut := sum(row["labels"][-1] != tokenizer.eos_token_id for row in kept):
+        warnings.warn(f"{cut} of {len(kept)} answers are cut at {cutoff} tokens, where they do not end", stacklevel=2)
     return Dataset.from_list(kept)
+
+
+def collator(tokenizer) -> DataCollatorForSeq2Seq:
+    """Pads a batch on the right, whatever the tokenizer's own side: from padding before it a text's first token would be
+    predicted."""
+    padded = copy.copy(tokenizer)
+    padded.padding_side = "right"
+    padded.model_input_names = [*dict.fromkeys([*tokenizer.model_input_names, "attention_mask"])]
+    return DataCollatorForSeq2Seq(padded, padding=True)
+
+
+def plain_rows(dataset) -> Dataset:
+    """A table of records or of tokenized rows, also of a list of them, as plain Python values whatever its format is;
+    ValueError for what is none."""
+    if isinstance(dataset, Dataset):
+        return dataset.with_format(None)
+    if isinstance(dataset, list) and any(isinstance(row, Mapping) and "labels" in row for row in dataset):
+        return Dataset.from_dict(
+            {key: [row.get(key) for row in dataset] for key in {k: 0 for row in dataset for k in row}}
+        )
+    if isinstance(dataset, list):
+        return Dataset.from_list(_records(dataset, "the data set"))
+    way = "load_alpaca() reads a file" if isinstance(dataset, str) else "make it a Dataset"
+    way = f"choose one of its splits, {', '.join(dataset)}" if isinstance(dataset, DatasetDict) else way
+    raise ValueError(f"a {type(dataset).__name__} is no table of rows: {way}")
 
 
 def held_out(records: Dataset, *, parts: int = 1) -> tuple[Dataset, ...]:
     """(records to train on, records to choose by or to score, …): the last 80 different ones, at most a fifth, dealt out
     to so many parts; no text is in two of them. Raises ValueError where there are too few."""
+    whole(parts=parts)
+    records = plain_rows(records)
     texts = [" ".join(f"{prompt(record)}{record['output']}".casefold().split()) for record in records]
     different = list(dict.fromkeys(texts))
     if len(different) <= parts:
@@ -181,11 +222,14 @@ def calibration_batches(
     """
     require_tokenizer(tokenizer)
     whole(samples=samples, length=length, batch_size=batch_size)
-    joined = [*chain(*encode(tokenizer, [texts] if isinstance(texts, str) else [*texts]))]
+    joined = [*chain(*encode(tokenizer, as_texts(texts)))]
     stream = torch.tensor(joined, dtype=torch.long)
     if len(stream) < length:
         short = f"the calibration texts hold {len(stream)} tokens, fewer than one window of {length}"
         raise ValueError(f"{short}: name more text, or a smaller length")
+    if (places := len(stream) - length) < samples > 1:
+        few = f"the calibration texts hold {len(stream)} tokens, {max(1, places)} different windows of {length}"
+        warnings.warn(f"{few}: of {samples} some are drawn again", stacklevel=2)
     draw = torch.Generator().manual_seed(seed)
     starts = torch.randint(0, max(1, len(stream) - length), (samples,), generator=draw)
     windows = torch.stack([stream[start : start + length] for start in starts.tolist()])

@@ -14,10 +14,13 @@ import math
 import os
 import random
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean
 from unittest import mock
 
 import pandas as pd
+from tokenizers.processors import TemplateProcessing
 
 from ..arguments import require_tokenizer, whole
 from ..models import embedded, is_tiny, require_network
@@ -61,13 +64,27 @@ def evaluate(
         loaded = load_tasks(tasks)
         require_tokenizer(tokenizer)
         stack.enter_context(as_given(model))
-        own = copy.deepcopy(tokenizer)  # it is given a padding token; and sums in bfloat16 would tie: the first wins
         batch_size = batch_size if isinstance(batch_size, str) else fitting(model, batch_size, 128)
-        lm = _scorer()(pretrained=model, tokenizer=own, batch_size=batch_size, softmax_dtype="float32")
+        settings = {"batch_size": batch_size, "softmax_dtype": "float32"}  # sums in bfloat16 would tie: the first wins
+        lm = _scorer()(pretrained=model, tokenizer=_open_ended(tokenizer), **settings)
         found = score(lm, task_dict=loaded, limit=limit, log_samples=False)
     if lm.cut:
         warnings.warn(f"{lm.cut} questions lost their start: the model takes {lm.max_length} tokens", stacklevel=2)
     return _tidy(found)
+
+
+def _open_ended(tokenizer):
+    """A copy, which lm-eval may change, that puts no EOS behind a question: the answers come there."""
+    own, end = copy.deepcopy(tokenizer), tokenizer.eos_token_id
+    if end is not None and own("a")["input_ids"][-1:] == [end] and hasattr(own, "backend_tokenizer"):
+        start = [(own.convert_ids_to_tokens(token), token) for token in own("")["input_ids"][:-1]]
+        single = " ".join([*(token for token, _ in start), "$A"])
+        own.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=start)
+    if end is not None and own("a")["input_ids"][-1:] == [end]:
+        raise ValueError(
+            f"the tokenizer ends every text with {own.eos_token}, questions too: set its add_eos_token to false"
+        )
+    return own
 
 
 @functools.cache
@@ -100,8 +117,7 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
     """
     from huggingface_hub import constants
 
-    asked = [tasks] if isinstance(tasks, str) else tasks or []
-    names = list(dict.fromkeys(name for task in map(named, asked) for name in TASK_SETS.get(task, (task,))))
+    names = _names(tasks)
     made = {name: cache_folder() / "tasks" / name.removesuffix("_val") for name in names if name.startswith("text_")}
     ours = all(name.startswith(("tiny_", "text_")) for name in names)
     managers = {name: _own_manager(made[name]) if name in made else _task_manager(ours) for name in names}
@@ -129,6 +145,13 @@ def load_tasks(tasks: str | list[str], *, metric: str | None = None) -> dict:
     return found
 
 
+def _names(tasks: str | list[str]) -> list[str]:
+    asked = [tasks] if isinstance(tasks, str) else tasks or []
+    if not (isinstance(asked, Sequence) and all(isinstance(name, str) for name in asked)):
+        raise ValueError(f"tasks={tasks!r}: give the name of a set of tasks, or a list of tasks' names")
+    return list(dict.fromkeys(name for task in map(named, asked) for name in TASK_SETS.get(task, (task,))))
+
+
 def _read_task(manager, name: str) -> dict:
     try:
         return manager.load([name])
@@ -139,7 +162,12 @@ def _read_task(manager, name: str) -> dict:
 
 def named(task: str) -> str:
     """The task's own name: "text:FILE" is made into a task first (tasks_from_text)."""
-    return tasks_from_text(task.removeprefix("text:")) if task.startswith("text:") else task
+    return tasks_from_text(file) if (file := text_file(task)) else task
+
+
+def text_file(task: str) -> Path | None:
+    """The file of a task "text:FILE"."""
+    return Path(task.removeprefix("text:")).expanduser() if task.startswith("text:") else None
 
 
 @functools.cache

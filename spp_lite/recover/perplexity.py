@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..arguments import require_tokenizer, require_weights, whole
-from ..pruning.blocks import context
-from .data import IGNORED, encode, tokenize_records
+from ..pruning.blocks import broken_weight, context, in_eval_mode, require_causal, vocabulary
+from .data import IGNORED, encode, plain_rows, tokenize_records
+from .reading import as_texts
 
 LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
 
@@ -42,7 +43,7 @@ def perplexity(
     whole(2, **{"tokens": tokens} if tokens is not None else {})
     ids = text_ids(tokenizer, texts)[:tokens]
     check_ids(model, int(ids.max()))
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048
+    most = context(model)
     length = min(most, 2048) if length is None else length
     stride = length if stride is None else stride
     whole(2, length=length)
@@ -72,6 +73,7 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
     fits it, or the loss is not finite.
     """
     total, count = 0.0, 0
+    records = plain_rows(records)
     rows = records if "labels" in records.column_names else tokenize_records(records, tokenizer, cutoff=cutoff)
     with as_given(model):
         for row in tqdm(rows, "held-out records", disable=not progress):
@@ -81,9 +83,12 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
                 raise ValueError(
                     f"a record has {ids.shape[1]} tokens, the model takes {context(model)}: set cutoff to that"
                 )
-            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].double()
+            given = torch.tensor([row["attention_mask"]], device=model.device) if "attention_mask" in row else None
+            logits = model(input_ids=ids, attention_mask=given, use_cache=False).logits[0, :-1].double()
             total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
             count += int((labels[0, 1:] != IGNORED).sum())
+    if not count:
+        raise ValueError(f"none of the {len(rows)} records has a token that counts in the loss")
     if not total / count < 700:
         raise not_finite(model, f"the mean loss over the records is {total / count}")
     return total / count
@@ -91,12 +96,12 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
 
 def fitting(model, batch_size: int, length: int) -> int:
     """At most batch_size, and so few sequences of `length` that their float32 logits stay within half a GiB."""
-    return max(1, min(batch_size, LOGITS // (length * model.get_input_embeddings().num_embeddings)))
+    return max(1, min(batch_size, LOGITS // (length * vocabulary(model))))
 
 
 def text_ids(tokenizer, texts: str | Iterable[str]) -> Tensor:
     """The tokens that perplexity() scores; ValueError for texts of fewer than two."""
-    text = texts if isinstance(texts, str) else "\n\n".join(texts)
+    text = "\n\n".join(as_texts(texts))
     ids = torch.tensor(encode(tokenizer, [text])[0], dtype=torch.long)
     if len(ids) < 2:
         raise ValueError(f"perplexity needs a text of at least two tokens: {text[:60]!r} has {len(ids)}")
@@ -126,14 +131,14 @@ def _negative_log_likelihood(model, group: list[tuple[Tensor, int]]) -> tuple[fl
 def as_given(model) -> Iterator[None]:
     """Score in eval mode, leave each module in its own; keep HFLM from tying a head that was trained apart."""
     require_weights(model)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with mock.patch.object(model, "tie_weights", lambda *_, **__: None), model.register_forward_hook(_refuse_nan):
-            model.eval()
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    require_causal(model)
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise ValueError(
+            "the adapter puts tokens of its own before a text, which moves its scores: only weights are scored"
+        )
+    untied = mock.patch.object(model, "tie_weights", lambda *_, **__: None)
+    with in_eval_mode(model), untied, model.register_forward_hook(_refuse_nan):
+        yield
 
 
 def _refuse_nan(model, inputs, output) -> None:
@@ -142,12 +147,12 @@ def _refuse_nan(model, inputs, output) -> None:
 
 
 def not_finite(model, what: str) -> ValueError:
-    weights = ((name, value) for name, value in model.named_parameters() if value.device.type != "meta")
-    broken = next((f"{name} is not finite" for name, value in weights if not value.float().isfinite().all()), None)
-    return ValueError(f"{what}, so there is no score: {broken or 'activations overflow: try float32, or train slower'}")
+    broken = broken_weight(model.named_parameters())
+    why = f"{broken} is not finite" if broken else "activations overflow: try float32, or train slower"
+    return ValueError(f"{what}, so there is no score: {why}")
 
 
 def check_ids(model, highest: int) -> None:
-    rows = model.get_input_embeddings().num_embeddings
+    rows = vocabulary(model)
     if highest >= rows:
         raise ValueError(f"the model has {rows} embeddings, none for token {highest}: use its own tokenizer")

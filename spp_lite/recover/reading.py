@@ -6,7 +6,10 @@ Packed or not, UTF-8 or UTF-16. Knows nothing about Alpaca, tokenizers or models
 import csv
 import io
 import json
+import os
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow
@@ -34,13 +37,31 @@ def read_texts(path: str | Path) -> list[str]:
 
 def pick(source: str, number: int, row: object, fields: tuple[str, ...]) -> dict[str, str]:
     """These fields of a record, each a text ("input" may be absent or null). Raises ValueError: source, record, field."""
-    has = row if isinstance(row, dict) else {}
+    has = dict(row) if isinstance(row, Mapping) else {}
     found = {field: "" if field == "input" and has.get(field) is None else has.get(field) for field in fields}
+    near = [key for key in has if str(key).strip().casefold() in ("input", "inputs") and has[key]]
+    if near and "input" in fields and "input" not in has:
+        raise ValueError(
+            f"{source}: record {number} has no 'input' but {near[0]!r}, which nobody would read: rename it"
+        )
     for field, value in found.items():
         if wrong := flaw(value):
             wrong = wrong if field in has else f"it holds: {', '.join(map(str, has)) or type(row).__name__}"
             way = f"mend it, or convert it to {', '.join(fields)}"
             raise ValueError(f"{source}: record {number} has no text in '{field}' ({wrong}): {way}")
+    return found
+
+
+def as_texts(texts) -> list[str]:
+    """One text, or several, as a list. Raises ValueError for what is none."""
+    if not isinstance(texts, str | Iterable):
+        raise ValueError(f"a {type(texts).__name__} holds no texts: give a list of them")
+    if isinstance(texts, str) and os.path.isfile(texts):
+        raise ValueError(f"{texts!r} is the name of a file, not its text: read_texts() reads it")
+    found = [texts] if isinstance(texts, str) else [*texts]
+    for number, text in enumerate(found):
+        if wrong := flaw(text):
+            raise ValueError(f"text {number} is no text ({wrong}): leave it out")
     return found
 
 
@@ -108,10 +129,16 @@ def _json(text: str) -> list:
 
 def _csv(path: Path, text: str, comma: str) -> list[dict]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
+    heads = Counter(reader.fieldnames)
+    if twice := next((head for head, times in heads.items() if times > 1), None):
+        raise ValueError(f"{path} has {heads[twice]} columns named {twice!r}: one of them would be lost")
+    before = csv.field_size_limit(len(text) + 1)  # a whole article may stand in a cell
     try:
         rows = list(reader)
     except csv.Error as error:
         raise ValueError(f"{path} is not CSV after line {reader.line_num}: {error}") from None
+    finally:
+        csv.field_size_limit(before)
     if wide := [number for number, row in enumerate(rows) if None in row]:
         raise ValueError(f"{path}: record {wide[0]} has more cells than the header")
     return rows

@@ -16,7 +16,7 @@ import yaml
 
 from ..arguments import whole
 from ..storage import cache_folder
-from .data import read_texts
+from .reading import as_texts, read_texts
 
 WORDS, FEWEST = 48, 8  # words of a passage: halves of 24; down to 4 where the texts are short
 SPLITS = {"train": 0.1, "validation": 0.3, "test": 0.6}
@@ -35,7 +35,7 @@ def tasks_from_text(source: str | Path | Iterable[str], *, name: str = "text", i
     if isinstance(source, str | Path):
         name, texts = Path(source).stem if name == "text" else name, read_texts(source)
     else:
-        texts = list(source)
+        texts = as_texts(source)
     name = f"text_{re.sub(r'[^a-z0-9]+', '_', name.lower())}"
     whole(NEEDED, items=items)
     digest = hashlib.sha256(json.dumps([texts, items, seed, WORDS]).encode()).hexdigest()[:8]

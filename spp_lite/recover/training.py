@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from datasets import Dataset
+from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    DataCollatorForSeq2Seq,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -28,10 +28,12 @@ from transformers.trainer_utils import TrainOutput
 
 from ..adapter import norm_weights
 from ..arguments import number, require_tokenizer, require_weights, whole
+from ..pruning.blocks import vocabulary
 from .checkpoints import Note, whole_checkpoint
-from .checks import check_bfloat16, check_rows, check_teacher, check_trainable
-from .data import tokenize_records
+from .checks import Diverged, check_bfloat16, check_rows, check_teacher, check_trainable, diverged
+from .data import collator, plain_rows, tokenize_records
 
+AUTHORS = {"learning_rate": 4e-3, "weight_decay": 1e-3, "warmup_steps": 0.03, "lr_scheduler_type": "linear"}
 LOGITS = 2**26  # values: a quarter GiB in float32, of which loss and backward make a few copies
 
 
@@ -68,13 +70,13 @@ def finetune(
     require_weights(model)
     require_tokenizer(tokenizer)
     check_trainable(model, norm_learning_rate)
-    rows = dataset
-    if "labels" not in getattr(dataset, "column_names", ()):
-        rows = tokenize_records(dataset, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
+    rows = plain_rows(dataset)
+    if "labels" not in rows.column_names:
+        rows = tokenize_records(rows, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
     rows = check_rows(model, rows, tokenizer)
     given = {"max_steps": max_steps, "learning_rate": learning_rate, "batch_size": batch_size}
     given |= {"seed": seed, "progress": progress, "bf16": bf16}
-    parts = _parts(batch_size, cutoff * model.get_input_embeddings().num_embeddings)
+    parts = _parts(batch_size, cutoff * vocabulary(model))
     with tempfile.TemporaryDirectory(prefix="spp-lite-") as scratch:
         args = args or default_arguments(scratch, **given, parts=parts)
         if (Path(args.output_dir) / "config.json").exists():
@@ -84,15 +86,15 @@ def finetune(
         if teacher is not None:
             check_teacher(teacher, model, args)
         check_bfloat16(args)
+        _steps(args, len(rows))
         note = Note(model, rows, args, teacher, norm_learning_rate)
-        made = {"train_dataset": rows, "data_collator": DataCollatorForSeq2Seq(tokenizer, padding=True)}
+        made = {"train_dataset": rows, "data_collator": collator(tokenizer)}
         made |= {"teacher": teacher, "norm_rate": norm_learning_rate, "note": note, "callbacks": callbacks}
         checkpoint = whole_checkpoint(model, args, note)  # Trainer would make the folder first
-        with _as_it_was(model):
+        with _as_it_was(model, args):
             trainer = _Trainer(model, args, **made)
             trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
             output = _train(trainer, checkpoint)
-    model.eval()
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
@@ -109,13 +111,34 @@ def _check_numbers(args: TrainingArguments | None, steps: int, batch: int, rate:
     number(learning_rate=rate)
 
 
+def _steps(args: TrainingArguments, rows: int) -> int:
+    """How many optimizer steps are asked for; ValueError where there is not one batch."""
+    share = args.train_batch_size * args.world_size
+    batches = rows // share if args.dataloader_drop_last else math.ceil(rows / share)
+    if not batches:
+        raise ValueError(f"dataloader_drop_last drops all: {rows} rows are fewer than a batch of {share}: leave it out")
+    each = math.ceil(batches / args.gradient_accumulation_steps)
+    return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * each)
+
+
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Trainer turns a model's cache off and leaves it computing in bfloat16; afterwards neither is so."""
+def _as_it_was(model: nn.Module, args: TrainingArguments) -> Iterator[None]:
+    """Trainer turns a model's cache off, and leaves it computing in bfloat16, in training mode and, when it is stopped,
+    with noise in its embeddings; afterwards none is so. What diverged is put back, of an adapter."""
     cache, model.config.use_cache = getattr(model.config, "use_cache", None), False
+    hooks = model.get_input_embeddings()._forward_hooks
+    own, kept = list(hooks), args.world_size == 1 and isinstance(model, PeftModel)
+    start = [(weight, weight.detach().clone()) for weight in model.parameters() if kept and weight.requires_grad]
     try:
         yield
+    except Diverged:
+        for weight, value in start:
+            weight.data = value.to(weight.device)
+        raise
     finally:
+        model.eval()
+        for key in hooks.keys() - own:
+            del hooks[key]
         if cache is None:  # composite configs have none of their own
             del model.config.use_cache
         else:
@@ -128,9 +151,7 @@ def _train(trainer: Trainer, checkpoint: str | bool) -> TrainOutput:
     args = trainer.args
     if checkpoint:
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        whole = state.max_steps if state.num_train_epochs == args.num_train_epochs else 0
-        asked = args.max_steps if args.max_steps > 0 else whole
-        if 0 < asked <= state.global_step:
+        if _steps(args, len(trainer.train_dataset)) <= state.global_step:
             trainer._load_from_checkpoint(checkpoint)
             trainer.state = state
             losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
@@ -143,8 +164,8 @@ def default_arguments(
 ) -> TrainingArguments:
     """The authors' settings, without checkpoints or reports. parts: a batch goes through the model in so many."""
     return TrainingArguments(
-        output_dir=str(output_dir), max_steps=max_steps, learning_rate=learning_rate, seed=seed, weight_decay=1e-3,
-        per_device_train_batch_size=batch_size // parts, gradient_accumulation_steps=parts, warmup_steps=0.03, lr_scheduler_type="linear", report_to="none",
+        **AUTHORS | {"learning_rate": learning_rate}, output_dir=str(output_dir), max_steps=max_steps, seed=seed,
+        per_device_train_batch_size=batch_size // parts, gradient_accumulation_steps=parts, report_to="none",
         logging_steps=max(1, max_steps // 50), save_strategy="no", disable_tqdm=not progress, dataloader_pin_memory=False,
         bf16=bf16, use_cpu=bf16 and not torch.accelerator.is_available(), include_num_input_tokens_seen="non_padding",
     )  # fmt: skip
@@ -161,6 +182,7 @@ class _Trainer(Trainer):
     pruned model then learns what its dense parent predicts, not what the records say."""
 
     def __init__(self, *args, teacher: nn.Module | None, norm_rate: float | None, note: Note, **kwargs) -> None:
+        kwargs["callbacks"] = [one] if isinstance(one := kwargs["callbacks"], TrainerCallback) else one
         super().__init__(*args, compute_loss_func=self._distance if teacher is not None else None, **kwargs)
         self.teacher = teacher if teacher is None else teacher.eval()
         if teacher is not None and not (hasattr(teacher, "hf_device_map") or getattr(teacher, "is_quantized", False)):
@@ -193,10 +215,7 @@ class _Trainer(Trainer):
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise ValueError(
-                f"training diverged: the loss of step {self.state.global_step + 1} is {float(loss)}: use a smaller "
-                f"learning rate than {self.args.learning_rate:g}"
-            )
+            raise diverged(self.model, self.state.global_step + 1, loss, self.args.learning_rate)
         return loss
 
     def compute_loss(self, model, inputs, *args, **kwargs):

@@ -134,6 +134,29 @@ def test_the_same_zeros_with_other_weights_are_another_base(tmp_path):
         load_adapter(small().to(dtype), tmp_path)
 
 
+@pytest.mark.parametrize("here", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_an_adapter_that_changed_little_is_not_merged_twice(tmp_path, layers, here):
+    model = peft.get_peft_model(small(), SppConfig(r=4, layers_to_transform=layers))
+    for name, value in model.named_parameters():
+        if "spp_beta" in name:  # a few steps: half a percent, in float32; what rounding hides may pass
+            value.data.fill_(2e-3 if here == torch.float32 else 1e-2)
+    model.save_pretrained(tmp_path)
+    merged = model.merge_and_unload().to(here)
+    with pytest.raises(SparsityError, match=r"the same zeros and other weights \([01]\.\d+% apart"):
+        load_adapter(merged, tmp_path)
+    load_adapter(small().to(here), tmp_path)
+
+
+@pytest.mark.parametrize("first", [SppConfig(r=4), peft.LoraConfig(r=2, target_modules=["q_proj"])])
+def test_a_cell_that_is_run_twice_says_that_there_is_an_adapter(first):
+    model = peft.get_peft_model(small(), first)
+    second = pytest.raises(ValueError, match=r"carries an adapter already: merge\(\) it or unload\(\) it first")
+    with pytest.warns(UserWarning, match="for a second time"), second:
+        peft.get_peft_model(model, SppConfig(r=4))
+    model(IDS)
+
+
 @pytest.mark.parametrize("config", [{"r": 4}, {"r": 4, "dropout": 0.1}, {"r": 5, "token_fraction": 0.5}])
 def test_a_quantised_weight_is_made_again_in_backward_and_not_kept(config):
     model = shake(peft.get_peft_model(quantised(small()), SppConfig(**config))).train()

@@ -183,6 +183,17 @@ def test_transformers_own_loader_finds_all_in_its_place(tmp_path, good):
     assert torch.equal(logits(model), logits(good[1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_file_whose_tensors_somebody_has_cast_still_tells_its_mask(tmp_path, good, dtype):
+    shutil.copytree(good[0], tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: value.to(dtype) for name, value in load_file(path).items()}, path)
+    for load in (load_adapter, peft.PeftModel.from_pretrained):
+        assert torch.allclose(logits(load(small(), tmp_path / "adapter")), logits(good[1]), rtol=0.1, atol=0.1)
+        with pytest.raises(SparsityError, match="other zeros"):
+            load(small("50%"), tmp_path / "adapter")
+
+
 def test_a_mask_that_the_config_does_not_tell_is_told_by_the_weights(tmp_path, good):
     shutil.copytree(good[0], tmp_path / "adapter")
     settings(mask_fingerprint=None, mask_type=None, mask_samples={})(tmp_path / "adapter")

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import warnings
 
 import peft
 import pytest
@@ -206,6 +207,47 @@ def test_a_refused_second_adapter_leaves_nothing_behind(tmp_path):
         with pytest.raises(SparsityError, match="other zeros"):
             load()
         assert same(state(plain), before) and not hasattr(plain, "peft_config")
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time:UserWarning")
+def test_the_settings_of_another_kind_under_the_same_name_stay_its_own(tmp_path):
+    base = small()
+    lora = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="carries an adapter 'default' already: merge"):
+        peft.get_peft_model(base, SppConfig(target_modules=["k_proj"]))
+    lora.save_pretrained(tmp_path)
+    assert peft.PeftConfig.from_pretrained(tmp_path).peft_type == "LORA"
+
+
+@pytest.mark.parametrize("second", ["same name", "bad config", "another mask", "another kind"])
+def test_whatever_second_adapter_is_refused_the_trained_one_stays_as_it_was(tmp_path, second):
+    adapted("50%").save_pretrained(tmp_path)
+    base = small()
+    model = peft.get_peft_model(base, SppConfig(r=4))
+    shake(model)
+    before, expected, configs = state(model), logits(model), dict(model.peft_config)
+    tries = {
+        "same name": lambda: peft.get_peft_model(base, SppConfig(r=4)),
+        "bad config": lambda: peft.get_peft_model(base, SppConfig(target_modules=["no_proj"]), adapter_name="b"),
+        "another mask": lambda: peft.PeftModel.from_pretrained(base, tmp_path),
+        "another kind": lambda: peft.get_peft_model(base, SppConfig(target_modules=["embed_tokens"]), adapter_name="c"),
+    }
+    with warnings.catch_warnings(), pytest.raises(ValueError):
+        warnings.simplefilter("ignore")  # PEFT's, that this is a second one
+        tries[second]()
+    assert same(state(model), before) and torch.equal(logits(model), expected)
+    assert model.peft_config == base.peft_config == configs
+    assert len(layers(model)) == 14
+
+
+def test_an_adapter_that_is_merged_is_not_loaded_over(tmp_path):
+    adapted(r=4).save_pretrained(tmp_path)
+    model = adapted(r=4)
+    model.merge_adapter()
+    with pytest.raises(ValueError, match="'default' is merged, so that its old factors would stay: unmerge_adapter"):
+        model.load_adapter(tmp_path, "default")
+    model.unmerge_adapter()
+    model.load_adapter(tmp_path, "default")
 
 
 def test_weights_made_on_another_mask_are_refused_under_a_name_that_is_there(tmp_path):

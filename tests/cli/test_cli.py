@@ -1,5 +1,6 @@
 """The commands, end to end on the embedded model, and what wrong input gets."""
 
+import argparse
 import gc
 import json
 import os
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 import spp_lite
 from spp_lite import Sparsity, load, perplexity
-from spp_lite.cli import COMMANDS, main
+from spp_lite.cli import COMMANDS, finetune, main
 from spp_lite.models import embedded, fingerprint, save
 from spp_lite.pruning.blocks import block_linears
 
@@ -27,6 +28,7 @@ def test_prune_finetune_merge_evaluate_by_commands(tmp_path, capsys, method, spa
     pruned, adapter, merged = (str(tmp_path / name) for name in ("pruned", "adapter", "merged"))
     command = f"prune --sparsity {sparsity} --method {method} --calibration-samples 8 --out {pruned}"
     assert main(command.split()) == 0
+    assert "wrote the pruned model (float32, 0.0064 GB) and" in capsys.readouterr().out
     model = AutoModelForCausalLM.from_pretrained(pruned)
     masks = {name: linear.weight == 0 for name, linear in block_linears(model).items()}
     for name, linear in block_linears(model).items():
@@ -89,6 +91,15 @@ def test_accelerate_trains_one_adapter_with_two_processes(tmp_path, few_records)
     assert done.stdout.count("3 steps, training loss") == 1
     model = peft.PeftModel.from_pretrained(load(pruned)[0], adapter)
     assert any(bool(tensor.any()) for name, tensor in model.named_parameters() if "spp_beta" in name)
+
+
+def test_the_processes_of_a_sweep_draw_nothing_into_a_log(tmp_path):
+    """Bars and libraries' warnings among themselves: neither the command nor a process that it starts writes them."""
+    command = f"-m spp_lite sweep --jobs 2 --methods none --sparsity 75% --seeds 1 --limit 4 --out {tmp_path / 'swept'}"
+    env = {**os.environ, "SPP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command.split()], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 of 2: none" in done.stdout and not done.stderr
 
 
 def test_demo_writes_table_and_figure(tmp_path, capsys):
@@ -191,6 +202,7 @@ def test_a_seed_fixes_the_adapter_and_another_changes_it(pruned, few_records, tm
     assert {"model", "base", "records", "seed", "versions", "steps"} <= set(note) and note["steps"] == 2
 
 
+@pytest.mark.filterwarnings("ignore:.* answers are cut at 64 tokens:UserWarning")
 def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(pruned, few_records, tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text("r: 4\nmax_steps: 5\ncutoff: 64\ntrain-on-inputs: true\nlr_scheduler_kwargs: {}\nseed: 3\n")
@@ -244,6 +256,33 @@ def test_nothing_is_done_before_the_output_is_known_to_be_writable(tmp_path, cap
     assert capsys.readouterr().err.count("is a file: name a folder to write to") == 5
 
 
+def test_what_the_text_refuses_costs_no_finished_scores_and_a_link_stays_one(tmp_path, capsys, monkeypatch):
+    text = embedded("text", "validation.txt")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "disk.csv")
+    command = f"evaluate --tasks tiny_rte --limit 2 --text {text} --text-tokens 64 --out {tmp_path / 'link.csv'}"
+    assert main(command.split()) == 0
+    assert (tmp_path / "link.csv").is_symlink() and "perplexity" in (tmp_path / "disk.csv").read_text()
+    monkeypatch.setitem(vars(spp_lite), "evaluate", lambda *_, **__: pytest.fail("tasks were scored first"))
+    assert main(f"{command} --text-window 9999".split()) == 2
+    assert "length=9999 is more than the 256 tokens" in capsys.readouterr().err
+
+
+def test_finetune_has_the_authors_rate_where_none_is_given(tmp_path):
+    def settings(*words, file=""):
+        (tmp_path / "a.yaml").write_text(f"output_dir: {tmp_path}\n{file}")
+        parser = argparse.ArgumentParser()
+        finetune.add(parser)
+        options, rest = parser.parse_known_args(words)
+        return finetune._settings(argparse.Namespace(**vars(options), rest=[str(tmp_path / "a.yaml"), *rest]))[1]
+
+    args = settings()
+    assert (args.learning_rate, args.weight_decay, args.warmup_steps) == (4e-3, 1e-3, 0.03)
+    assert (
+        settings("--learning-rate", "1e-2").learning_rate == settings(file="learning_rate: 0.01").learning_rate == 1e-2
+    )
+    assert settings(file="save_strategy: no\nwarmup_steps: 5").save_strategy == "no"
+
+
 def test_a_bug_is_called_a_bug_and_debug_shows_it(tmp_path, capsys, monkeypatch):
     def broken(*_, **__):
         raise KeyError("surprise")
@@ -253,3 +292,49 @@ def test_a_bug_is_called_a_bug_and_debug_shows_it(tmp_path, capsys, monkeypatch)
     assert "This is a bug in spp_lite, not in your input: please report" in capsys.readouterr().err
     with pytest.raises(KeyError, match="surprise"):
         main(["evaluate", "--debug"])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_help_is_written_in_any_encoding(encoding):
+    for command in ([], ["sweep"], ["finetune"]):
+        words = [sys.executable, "-m", "spp_lite", *command, "--help"]
+        done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert done.returncode == 0 and b"usage: spp-lite" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("threads", ["", "abc", "0", "-1", "1.5"])
+def test_a_wrong_number_of_threads_is_said_in_a_sentence(threads):
+    words = [sys.executable, "-c", "import spp_lite"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "SPP_THREADS": threads})
+    assert done.returncode == 0 and f"SPP_THREADS={threads!r} is no number of threads, and is not used" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--learning-rate 1e-3x", "argument --learning_rate/--learning-rate: invalid float value: '1e-3x'"),
+        ("--r 2.5", "argument --r: invalid int value: '2.5'"),
+        ("--eval-strategy steps", "--eval-strategy: nothing is held out here: leave it out"),
+    ],
+)
+def test_a_wrong_value_for_training_gets_one_line(tmp_path, capsys, options, message):
+    assert main(["finetune", "--output-dir", str(tmp_path / "a"), *options.split()]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said and not (tmp_path / "a").exists()
+
+
+def test_a_finished_adapter_of_another_run_is_not_replaced(tmp_path, capsys):
+    assert main(f"prune --sparsity 2:4 --method magnitude --out {tmp_path}/p".split()) == 0
+    words = (
+        f"finetune --model {tmp_path}/p --output-dir {tmp_path}/a --max-steps 1 --report-to none --disable-tqdm True"
+    )
+    words = [*words.split(), "--per-device-train-batch-size", "2", "--save-strategy", "no", "--seed"]
+    assert main([*words, "1"]) == 0
+    before = (tmp_path / "a" / "adapter_model.safetensors").read_bytes()
+    assert main([*words, "2"]) == 2
+    said = capsys.readouterr().err
+    assert "holds an adapter that was made with another seed (1, now 2): name another output_dir" in said
+    assert (tmp_path / "a" / "adapter_model.safetensors").read_bytes() == before
+    assert main([*words, "1"]) == 0, "the same run again"
+    (tmp_path / "a" / "spp_run.json").unlink()
+    assert main([*words, "1"]) == 2 and "nobody can tell" in capsys.readouterr().err

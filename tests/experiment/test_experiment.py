@@ -53,7 +53,8 @@ def test_a_sweep_of_another_model_chooses_rates_on_records_that_it_does_not_scor
     table = pd.read_csv(tmp_path / "out" / "sweep.csv")
     best = rates.loc[rates["alpaca_loss"].idxmin(), "lr"]
     assert set(table.loc[table["method"] == "spp", "lr"]) == {best} and table["accuracy"].notna().all()
-    assert (table["alpaca_perplexity"] == np.exp(table["alpaca_loss"])).all()
+    again = np.exp(table["alpaca_loss"])  # a CPU may round the last digit otherwise
+    assert np.allclose(table["alpaca_perplexity"], again, rtol=1e-12, atol=0)
     (trained, scored), (again, chosen) = (one["data"].iloc[0].split(" held=") for one in (table, rates))
     assert trained == again and scored != chosen
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} >= {
@@ -118,8 +119,8 @@ def test_a_committed_cell_is_computed_again_within_its_interval(run):
     training = {"max_steps": 160, "batch_size": 16}
     recipe = Recipe("tiny", load_alpaca("tiny"), batches, training=training, progress=False)
     found = do_run(recipe, Run(*run, 1, cell["lr"].iloc[0]))["accuracy"]
-    half = summarise(cell)["half"].iloc[0] * 4**0.5  # of one more run, not of the mean of three
-    assert len(cell) == 3 and abs(found - cell["accuracy"].mean()) <= half
+    half = summarise(cell)["half"].iloc[0] * 6**0.5  # of one more run, not of the mean of five
+    assert len(cell) == 5 and abs(found - cell["accuracy"].mean()) <= half
     assert found == pytest.approx(
         cell.set_index("seed").loc[1, "accuracy"], abs=0.02
     )  # other machines round differently
@@ -129,3 +130,15 @@ def test_a_committed_cell_is_computed_again_within_its_interval(run):
 def test_extras_run_and_keep_every_zero(recipe, method):
     row = do_run(recipe, Run(method, "wanda", "2:4", 0, 0.01))
     assert not row["error"] and row["zeros_before"] == row["zeros_after"] == 0.5 and row["accuracy"] > 0
+
+
+def test_the_table_of_steps_holds_the_headlines_own_rows():
+    parts = {
+        steps: pd.read_csv(embedded("results", "budget", f"{steps}-steps", "sweep.csv")) for steps in (40, 80, 160, 640)
+    }
+    for steps, part in parts.items():
+        trained = part[part["method"] != "dense"]
+        assert set(trained["max_steps"]) == {steps} and set(trained["sparsity"]) == {"75%", "90%"}
+        assert not part["error"].notna().any() and (trained["zeros_after"] >= trained["zeros_before"]).all()
+    whole = pd.read_csv(embedded("results", "sweep.csv"))
+    assert len(parts[160].merge(whole)) == len(parts[160])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from spp_lite.experiment import panels, plotting
+from spp_lite.experiment.report import figures_of, texts_of
 from spp_lite.experiment.statistics import by_sparsity, gap_recovered, is_pattern, paired, ratio_of, summarise
 
 NAN = float("nan")
@@ -113,6 +114,21 @@ def test_only_the_same_mask_and_seed_make_a_pair_and_one_pair_decides_nothing():
         paired(table_of(rows), against="hira")
 
 
+@pytest.mark.parametrize("what", ["pruner", "sparsity", "lr", "model", None])
+def test_two_runs_of_one_cell_and_seed_never_pass_for_two_seeds(what):
+    table = grid_of(["none", "spp"], ["75%"]).assign(model="a", lr=0.1)
+    other = table[table["method"] == "spp"].assign(
+        **{what: {"lr": 0.2, "sparsity": "2:8"}.get(what, "b")} if what else {}
+    )
+    both = pd.concat([table, other])
+    named = f"two runs of spp .*, {f'of two values of {what}' if what else 'alike in what it names'}: nobody"
+    calls = [lambda: summarise(both, by="method" if what == "sparsity" else "sparsity")]
+    calls += [] if what in ("pruner", "sparsity") else [lambda: paired(both), lambda: gap_recovered(both)]
+    for call in calls:
+        with pytest.raises(ValueError, match=named):
+            call()
+
+
 def test_a_gap_needs_the_dense_model():
     table = grid_of(["none", "spp"], ["75%"])
     table.loc[0, "accuracy"] = NAN
@@ -162,9 +178,32 @@ def test_every_figure_marks_cells_of_which_runs_failed(seeds, said):
         assert texts and set(texts) == {said}
 
 
+@pytest.mark.parametrize(
+    "trained, drawn", [([], False), (["wanda"], False), (["wanda", "magnitude"], True)], ids=["none", "one", "two"]
+)
+def test_criteria_are_set_side_by_side_where_methods_trained_under_several(trained, drawn):
+    """Of pruning alone, the figure of the criteria shows the same."""
+    parts = [grid_of(["none"], ["75%"], pruners=("wanda", "magnitude"))]
+    parts += [grid_of(["spp"], ["75%"], pruners=(pruner,)) for pruner in trained]
+    assert ("pruners" in figures_of(pd.concat(parts).drop_duplicates())) == drawn
+
+
 def test_what_cannot_be_drawn_is_said():
     with pytest.raises(ValueError, match="no run of the table has the score 'accuracy'"):
         plotting.plot_accuracy_vs_sparsity(grid_of(["spp"], ["75%"]).drop(columns="accuracy"))
     apart = pd.concat([grid_of(["spp"], ["75%"]), grid_of(["spp"], ["50%"], pruners=("magnitude",))])
     with pytest.raises(ValueError, match="no sparsity has runs of every pruner"):
         panels.plot_pruners(apart)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_table_with_any_cells_missing_is_said_and_drawn(seed):
+    """As a sweep leaves it that was stopped, or that names other sparsities for one pruner than for another."""
+    whole = grid_of(["none", "spp", "lora*"], ["50%", "75%", "2:4", "2:8"], pruners=("wanda", "sparsegpt"))
+    whole["perplexity"] = 1 / whole["accuracy"]
+    cells = whole[["method", "pruner", "sparsity"]].drop_duplicates()
+    some = cells[cells["method"] != "dense"].sample(1 + seed % 5, random_state=seed)
+    part = whole.merge(pd.concat([some, cells[cells["method"] == "dense"].head(seed % 2)]))
+    assert figures_of(part) and all(texts_of(part))
+    uneven = [("none", "wanda", "2:4", 0, 0.5), ("none", "wanda", "50%", 0, 0.5), ("none", "sparsegpt", "50%", 0, 0.6)]
+    assert "criteria" in figures_of(table_of(uneven))

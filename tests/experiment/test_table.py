@@ -1,6 +1,7 @@
 """A table says what made its rows, and refuses what was made otherwise, twice or by halves; learning rates likewise."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -243,6 +244,9 @@ def test_a_rate_is_judged_over_its_seeds_and_at_the_nearest_sparsity():
     assert choose_rates(table, "75%") == {"spp": 0.01, "hira": 0.2} == choose_rates(table, "60%")
     assert choose_rates(table, "2:4")["spp"] == choose_rates(table, "2:8")["spp"] == 0.5
     assert choose_rates(table, "85%")["spp"] == 0.7
+    between = table.replace({"2:8": "60%"}).assign(accuracy=[*[0.1] * 6, 0.9, 0.2, 0.1])
+    assert choose_rates(between, "67.5%") == choose_rates(between, "75%")  # 60 % and 75 % are equally near: the sparser
+    assert choose_rates(between[between["sparsity"] == "60%"], "67.5%") == {"spp": 0.5}
     assert choose_rates(table.drop(columns="sparsity"), "85%")["spp"] == 0.01
 
 
@@ -307,12 +311,48 @@ def test_a_recipe_that_cannot_be_is_refused_when_it_is_written(recipe, change, n
         ({"tasks": ["arc_easy"]}, RUNS, "data of task arc_easy cannot be read"),
         ({}, [*RUNS, Run("spp", "wanda", "3:5", 0, 0.1)], "16 inputs, not a multiple of 5"),
         ({"model": "/no/such/model"}, RUNS, "there is no folder"),
+        (
+            {"calibration": [torch.ones(2, 4096, dtype=torch.long)] * 2},
+            RUNS,
+            r"windows have 4096 tokens, the model takes 2048: give shorter ones \(--calibration-length\)",
+        ),
     ],
 )
 def test_a_sweep_checks_everything_before_its_first_run(recipe, done, tmp_path, change, runs, named):
     with pytest.raises(ValueError, match=named):
         sweep(replace(recipe, **change), runs, tmp_path / "sweep.csv")
     assert not done and not (tmp_path / "sweep.csv").exists()
+
+
+def test_a_spreadsheets_spelling_of_a_sparsity_is_the_same_cell(recipe, done, tmp_path):
+    runs = [Run("spp", "wanda", sparsity, 0, 0.1) for sparsity in ("2:4", "50%", "75%")]
+    sweep(recipe, runs, tmp_path / "sweep.csv")
+    text = (tmp_path / "sweep.csv").read_text()
+    (tmp_path / "sweep.csv").write_text(text.replace(",2:4,", ",02:04,").replace(",50%,", ",0.5,"))
+    table = sweep(recipe, runs, tmp_path / "sweep.csv")
+    assert len(done) == 3 and list(table["sparsity"]) == ["2:4", "50%", "75%"]
+
+
+@pytest.mark.parametrize(
+    "error, again", [("RuntimeError: not enough memory: you tried", 1), ("ValueError: diverged", 0)]
+)
+def test_a_run_that_lacked_memory_is_done_again_and_one_that_diverged_is_not(recipe, done, tmp_path, error, again):
+    sweep(recipe, RUNS, tmp_path / "sweep.csv")
+    table = pd.read_csv(tmp_path / "sweep.csv", dtype={"error": object})
+    table.loc[0, "error"], table.loc[0, "accuracy"] = error, NAN
+    table.to_csv(tmp_path / "sweep.csv", index=False)
+    assert len(sweep(recipe, RUNS[1:], tmp_path / "sweep.csv")) == len(RUNS) == len(done)  # its row stays until then
+    assert len(sweep(recipe, RUNS, tmp_path / "sweep.csv")) == len(RUNS) == len(done) - again
+
+
+def test_a_sweep_of_which_every_run_fails_says_why(files, tmp_path, capsys, monkeypatch):
+    def fail(recipe, run):
+        return {**asdict(run), "error": "ValueError: the disk is on fire", "seconds": 1.0}
+
+    monkeypatch.setattr(tables, "do_run", fail)
+    assert main(f"sweep {files} --methods none --sparsity 50% --pruners wanda".split()) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"all \d+ runs failed, and \S+sweep.csv says why: ValueError: the disk is on fire", said)
 
 
 @pytest.fixture

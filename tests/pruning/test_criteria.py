@@ -71,6 +71,17 @@ def test_sparsegpts_update_makes_up_for_what_its_mask_takes():
     assert (inputs @ (new - weight).T).norm() < 0.9 * (inputs @ (masked - weight).T).norm()
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "50%", "row:75%"])
+def test_what_sparsegpt_finds_pruned_it_does_not_fill(pattern):
+    draw = torch.Generator().manual_seed(3)
+    weight, inputs = torch.randn(16, 48, generator=draw), torch.randn(300, 48, generator=draw)
+    inputs = inputs @ torch.randn(48, 48, generator=draw)
+    weight *= torch.rand(16, 48, generator=draw) > 0.6
+    new = sparsegpt(weight, *inverse_factor(2 / 300 * inputs.T @ inputs), Sparsity.parse(pattern), block=16)
+    assert not new[weight == 0].any() and float((new == 0).float().mean()) >= Sparsity.parse(pattern).ratio
+    assert new[weight != 0].any()
+
+
 def test_a_hessian_that_is_not_positive_definite_is_named():
     with pytest.raises(
         SparsityError, match="q_proj: the Hessian is not positive definite at damping 1: check the cali"

@@ -4,12 +4,13 @@ import pytest
 import torch
 import transformers as tf
 
-from spp_lite import Sparsity, prune
+from spp_lite import Sparsity, load, prune
 from spp_lite.pruning.allocation import outlier_share
 from spp_lite.pruning.blocks import CalibrationError, block_linears, decoder_blocks, linears_of
 from spp_lite.pruning.calibration import walk
 from spp_lite.pruning.prune import PruningReport
 from spp_lite.pruning.sparsity import SparsityError, measure
+from spp_lite.recover.data import calibration_batches
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 WIDE = {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -24,9 +25,19 @@ FAMILIES = {
     "gemma2": lambda: tf.Gemma2Config(**SMALL, **WIDE, head_dim=8, sliding_window=4),
     "gpt_neox": lambda: tf.GPTNeoXConfig(**SMALL, intermediate_size=64, max_position_embeddings=64),
     "opt": lambda: tf.OPTConfig(**SMALL, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=64),
+    "modernbert-decoder": lambda: tf.ModernBertDecoderConfig(
+        **SMALL, intermediate_size=64, **ENDS
+    ),  # "decoder": its head
+    "bamba": lambda: tf.BambaConfig(**SMALL, **WIDE, attn_layer_indices=[1], **MAMBA),  # blocks return two things
 }
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2, "cls_token_id": 1}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_expand": 2, "mamba_n_groups": 1}
 DRAW = torch.Generator().manual_seed(0)
 IDS = [torch.randint(3, 96, (2, 12), generator=DRAW), torch.randint(3, 96, (3, 7), generator=DRAW)]
+
+
+def masked(batch=2, length=12):
+    return {"input_ids": IDS[0], "attention_mask": torch.ones(batch, length)}
 
 
 def build(family="llama", dtype=torch.float32):
@@ -61,6 +72,7 @@ def test_the_walk_sees_what_the_model_sees(family):
             torch.testing.assert_close(found.gram, 2 / len(rows) * rows.T @ rows, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:2 matrices of the blocks:UserWarning")  # Bamba's convolutions
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 def test_every_family_is_pruned_to_the_pattern_and_still_runs(family, method):
@@ -269,6 +281,13 @@ def test_outliers_are_counted_over_the_whole_block():
         ({"calibration": []}, CalibrationError, "calibration is empty"),
         ({"calibration": ["text"]}, CalibrationError, "calibration batch 0 is no LongTensor"),
         ({"calibration": [torch.rand(2, 3)]}, CalibrationError, "calibration batch 0 is no LongTensor"),
+        ({"calibration": [torch.ones(2, 3) > 0]}, CalibrationError, "calibration batch 0 is no LongTensor"),
+        (
+            {"calibration": [masked(2, 6)]},
+            CalibrationError,
+            r"batch 0: attention_mask is of shape \(2, 6\), input_ids of",
+        ),
+        ({"calibration": [IDS[0], {**masked(), "attention_mask": [[1]]}]}, CalibrationError, "batch 1: .* is a list"),
         ({"skip": ["*.qproj"]}, SparsityError, r"pattern '\*.qproj' matches no linear"),
         ({"skip": ["*"]}, SparsityError, "leave no linear to prune"),
         ({"allocation": "random"}, ValueError, "allocation 'random' is not one of 'uniform', 'owl'"),
@@ -297,18 +316,116 @@ def test_models_that_cannot_be_pruned_are_named():
     with pytest.raises(SparsityError, match=r"model.layers.1.mlp.up_proj has weights that are not finite"):
         prune(model, IDS, "50%")
     model = build()
+    model.model.embed_tokens.weight.data[5] = float("nan")
+    with pytest.raises(CalibrationError, match=r"layers.0.self_attn.q_proj: 32 of its inputs are not finite"):
+        prune(model, [torch.full((1, 4), 5)], "50%", progress=False)
     model.model.embed_tokens.weight.data[:] = float("inf")
     with pytest.raises(CalibrationError, match=r"layers.0.self_attn.q_proj: 32 of its inputs are not finite"):
         prune(model, IDS, "50%", progress=False)
+    with pytest.raises(CalibrationError, match="DataParallel has no config: give the transformers model that it wraps"):
+        prune(torch.nn.DataParallel(build()), IDS, "50%", progress=False)
+    with torch.inference_mode():
+        model = build()
+    with pytest.raises(SparsityError, match="q_proj was made in inference mode, where weights are final"):
+        prune(model, IDS, "50%")
     adapted = peft.get_peft_model(build(), peft.LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(SparsityError, match="carries an adapter: merge or unload it"):
         prune(adapted, IDS, "50%")
 
 
+class Between(torch.nn.Module):
+    """A decoder that does something between its blocks, or runs them again."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.inner, self.kind = build(), kind
+        self.config = self.inner.config
+        self.get_input_embeddings = self.inner.get_input_embeddings
+
+    def forward(self, input_ids, **_):
+        hidden = self.inner.model.embed_tokens(input_ids)
+        places = self.inner.model.rotary_emb(hidden, torch.arange(input_ids.shape[1])[None])
+        for _round in range(2 if self.kind == "looped" else 1):
+            for block in reversed(self.inner.model.layers) if self.kind == "reversed" else self.inner.model.layers:
+                hidden = block(hidden * (1.5 if self.kind == "scaled" else 1), position_embeddings=places)
+        return hidden
+
+
+@pytest.mark.parametrize("kind", ["plain", "looped", "scaled", "reversed"])
+def test_a_decoder_whose_blocks_are_no_chain_is_refused(kind):
+    model = Between(kind)
+    if kind == "plain":
+        assert prune(model, IDS, "50%", progress=False).sparsity == 0.5
+        return
+    with pytest.raises(
+        CalibrationError, match="Between does not hand the hidden states, and no more, from each of its 3"
+    ):
+        prune(model, IDS, "50%", progress=False)
+    assert not any((linear.weight == 0).any() for linear in block_linears(model).values())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["mask", "weight_norm", "old weight_norm", "spectral_norm"])
+def test_a_weight_that_is_made_anew_at_each_call_is_refused(kind):
+    from peft import get_peft_model
+    from torch.nn.utils import parametrizations
+    from torch.nn.utils import prune as masks
+
+    from spp_lite import SppConfig, to_sparse
+
+    model = build()
+    linear = model.model.layers[1].mlp.up_proj
+    {
+        "mask": lambda: masks.l1_unstructured(linear, "weight", 0.5),
+        "weight_norm": lambda: parametrizations.weight_norm(linear),
+        "old weight_norm": lambda: torch.nn.utils.weight_norm(linear),
+        "spectral_norm": lambda: torch.nn.utils.spectral_norm(linear),
+    }[kind]()
+    for call in (lambda: prune(model, IDS, "50%"), lambda: to_sparse(model)):
+        with pytest.raises(
+            SparsityError, match=r"layers.1.mlp.up_proj computes its weight at each call .* prune.remove"
+        ):
+            call()
+    with pytest.raises(ValueError, match="up_proj computes its weight at each call"):
+        get_peft_model(model, SppConfig(target_modules=["up_proj"]))
+    if kind == "mask":
+        masks.remove(linear, "weight")
+        assert prune(model, IDS, "75%", progress=False).sparsity == 0.75
+
+
+def test_under_autocast_statistics_and_scores_are_float32_all_the_same():
+    model = build()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        expected = inputs_by_hooks(model, IDS)
+        for here in walk(model, IDS):
+            for name, found in here.statistics(gram=True).items():
+                rows = expected[name].float()
+                with torch.autocast("cpu", enabled=False):
+                    gram = 2 / len(rows) * rows.T @ rows
+                torch.testing.assert_close(found.gram, gram, rtol=1e-4, atol=1e-5)
+    mixed = build(dtype=torch.bfloat16)  # runs under autocast alone
+    for module in mixed.modules():
+        if "RMSNorm" in type(module).__name__:
+            module.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert prune(mixed, IDS, "2:4", method="sparsegpt", progress=False).sparsity == 0.5
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+@pytest.mark.parametrize("second", ["2:4", "50%", "row:60%"])
+def test_pruning_again_fills_no_zero(method, second):
+    model = build()
+    prune(model, IDS, "75%", method="wanda", progress=False)
+    before = {name: linear.weight == 0 for name, linear in block_linears(model).items()}
+    report = prune(model, IDS, second, method=method, progress=False)
+    assert not any((linear.weight[before[name]] != 0).any() for name, linear in block_linears(model).items())
+    assert report.sparsity >= 0.75
+
+
 def test_blocks_are_found_by_what_they_are():
     for family in FAMILIES:
         name, blocks = decoder_blocks(build(family))
-        assert len(blocks) == 3 and name.endswith("layers")
+        assert len(blocks) == 3 and name.endswith("layers"), family
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
@@ -316,3 +433,16 @@ def test_pruned_weights_hold_no_negative_zero(method):
     model = build()
     prune(model, IDS, "2:4", method=method, progress=False)
     assert not any(bool((one.weight.signbit() & (one.weight == 0)).any()) for one in block_linears(model).values())
+
+
+def test_every_module_keeps_its_own_mode():
+    model, tokenizer = load("tiny")
+    model.train()
+    model.model.layers[1].eval()
+    prune(
+        model,
+        calibration_batches("Ada lives in the north. " * 40, tokenizer, samples=2, length=16),
+        "50%",
+        progress=False,
+    )
+    assert model.training and model.model.layers[0].mlp.training and not model.model.layers[1].mlp.training

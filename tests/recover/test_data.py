@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import string
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram, WordLevel
 from transformers import ByT5Tokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 
+from spp_lite import evaluate, load, perplexity
 from spp_lite.models import load_tokenizer, resolve
 from spp_lite.recover import data as module
 from spp_lite.recover.data import (
@@ -26,6 +28,8 @@ from spp_lite.recover.data import (
     tokenize,
     tokenize_records,
 )
+from spp_lite.recover.perplexity import record_loss, text_ids
+from spp_lite.recover.texttasks import tasks_from_text
 
 RECORD = {"instruction": "Name a colour.", "input": "", "output": "red"}
 
@@ -99,6 +103,7 @@ def any_tokenizer(request):
 @given(record=RECORDS, on_inputs=st.booleans())
 @example(record=RECORD | {"output": "\nred"}, on_inputs=False)
 @example(record=RECORD | {"output": "Now only <s>$10</s> $8!</s>"}, on_inputs=False)
+@example(record=RECORD | {"output": "\u2581"}, on_inputs=False)  # LLaMA's own letter for a blank
 @settings(deadline=None)
 def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, record, on_inputs):
     row = tokenize(record, any_tokenizer, cutoff=10_000, train_on_inputs=on_inputs)
@@ -111,7 +116,8 @@ def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, reco
     assert labels == [IGNORED] * start + ids[start:] and len(row["attention_mask"]) == len(ids)
     if any_tokenizer.unk_token_id not in ids and not on_inputs:  # LLaMA's decoding drops a blank, and what follows none
         learned = any_tokenizer.decode(ids[start:-1], clean_up_tokenization_spaces=False)
-        assert learned.replace(" ", "").endswith(record["output"].replace(" ", ""))
+        blank = str.maketrans("", "", " \u2581")
+        assert learned.translate(blank).endswith(record["output"].translate(blank))
         assert len(learned) <= len(record["output"]) + 1  # a token that spans the border brings a line break
 
 
@@ -189,6 +195,96 @@ def test_cutoff_shortens_answers_and_leaves_out_records_without_room(tokenizer):
         tokenize_records(data, tokenizer, cutoff=5)
     with pytest.raises(ValueError, match="cutoff=-1: give a whole number, 1 or more"):
         tokenize(RECORD, tokenizer, cutoff=-1)
+    with pytest.warns(UserWarning, match=rf"1 of 2 answers are cut at {start + 9} tokens, where they do not end"):
+        tokenize_records([RECORD, RECORD | {"output": "red " * 50}], tokenizer, cutoff=start + 9)
+
+
+@pytest.mark.parametrize("name", ["inputs", "Input", " input", "INPUTS "])
+def test_an_input_under_nearly_its_name_is_not_dropped(tmp_path, name):
+    rows = [RECORD, {"instruction": "a", name: "what matters", "output": "b"}]
+    with pytest.raises(ValueError, match=f"record 1 has no 'input' but '{name}', which nobody would read: rename it"):
+        load_alpaca(write(tmp_path / "a.json", rows))
+    empty = write(tmp_path / "b.json", [RECORD, {"instruction": "a", name: "", "output": "b"}])
+    both = write(tmp_path / "c.json", [RECORD | {name: "noise"}])
+    assert len(load_alpaca(empty)) == 2
+    with pytest.warns(UserWarning, match=f"nobody reads {name}: what belongs to the prompt goes to 'input'"):
+        assert load_alpaca(both)[0]["input"] == RECORD["input"]
+
+
+def test_columns_that_nobody_reads_are_named_once(tmp_path):
+    rows = [RECORD | {"context": "in 1960", "history": [["a", "b"]], "text": "all", "id": 3, "note": ""}, RECORD]
+    with pytest.warns(UserWarning, match=r"nobody reads context, history: what belongs") as said:
+        assert load_alpaca(write(tmp_path / "a.json", rows)).to_list() == [RECORD, RECORD]
+    assert len(said) == 1
+
+
+def test_records_may_be_given_as_they_are():
+    assert load_alpaca([RECORD]).to_list() == load_alpaca(Dataset.from_list([RECORD])).to_list() == [RECORD]
+    with pytest.raises(ValueError, match="record 0 has no text in 'output'"):
+        load_alpaca([RECORD | {"output": 5}])
+
+
+def test_a_column_that_stands_twice_in_a_table_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("instruction,output,output\na,b,c\n")
+    with pytest.raises(ValueError, match=r"a\.csv has 2 columns named 'output': one of them would be lost"):
+        load_alpaca(tmp_path / "a.csv")
+
+
+def test_a_files_name_is_not_its_text(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text("some words")
+    for score in (lambda text: text_ids(tokenizer, text), lambda text: calibration_batches(text, tokenizer, length=2)):
+        with pytest.raises(ValueError, match="is the name of a file, not its text: read_texts"):
+            score(str(tmp_path / "a.txt"))
+    assert len(text_ids(tokenizer, "no such/file.txt")) > 1
+
+
+@pytest.mark.parametrize("samples, warns", [(1, False), (20, False), (21, True)])
+def test_windows_that_must_repeat_are_said(tokenizer, samples, warns):
+    texts = "red " * 30
+    length = len(tokenizer(texts)["input_ids"]) - 20
+    with pytest.warns(UserWarning, match=f"20 different windows of {length}") if warns else nullcontext():
+        calibration_batches(texts, tokenizer, samples=samples, length=length)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda words: calibration_batches(None, words), "a NoneType holds no texts"),
+        (lambda words: calibration_batches(["a", None], words), r"text 1 is no text \(null\)"),
+        (lambda words: calibration_batches([float("nan")], words), r"text 0 is no text \(a float\)"),
+        (lambda words: tasks_from_text(["a", None]), r"text 1 is no text \(null\)"),
+        (lambda words: perplexity(load("tiny")[0], words, 5), "a int holds no texts"),
+        (lambda words: perplexity(load("tiny")[0], words, ["a", 3]), r"text 1 is no text \(a int\)"),
+        (lambda words: evaluate(None, words, 5), "tasks=5: give the name of a set of tasks"),
+        (lambda words: evaluate(None, words, ["tiny_rte", None]), "tasks=.* give the name of a set of tasks"),
+        (lambda words: held_out([RECORD], parts=0), "parts=0: give a whole number, 1 or more"),
+        (lambda words: held_out({"train": 1}), "a dict is no table of rows"),
+        (lambda words: held_out(["a"]), r"record 0 has no text in 'instruction' \(it holds: str\)"),
+        (lambda words: record_loss(load("tiny")[0], words, "records"), "a str is no table of rows"),
+        (lambda words: tokenize(RECORD | {"output": None}, words), r"record 0 has no text in 'output' \(null\)"),
+    ],
+)
+def test_what_holds_no_texts_or_rows_is_named(tokenizer, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tokenizer)
+
+
+def test_a_list_whose_first_record_has_no_input_keeps_the_others(tokenizer):
+    rows = [{"instruction": "Say a", "output": "a"}, {"instruction": "Say b", "input": "CONTEXT", "output": "b"}]
+    assert "CONTEXT" in tokenizer.decode(tokenize_records(rows, tokenizer)[1]["input_ids"])
+    assert Dataset.from_list(rows[::-1]).map(lambda row: tokenize(row, tokenizer))[0]["input_ids"]
+    with pytest.raises(ValueError, match=r"record 1 has no text in 'output' \(a int\)"):
+        held_out([RECORD, RECORD | {"output": 5}])
+    blank = [{"input_ids": [5, 6], "attention_mask": [1, 1], "labels": [-100, -100]}]
+    with pytest.raises(ValueError, match="none of the 1 records has a token that counts"):
+        record_loss(load("tiny")[0], tokenizer, blank)
+
+
+def test_records_may_come_as_a_list(tokenizer):
+    rows = [RECORD | {"instruction": f"Say {i}."} for i in range(10)]
+    model, table = load("tiny")[0], Dataset.from_list(rows)
+    assert [part.to_list() for part in held_out(rows)] == [part.to_list() for part in held_out(table)]
+    assert record_loss(model, tokenizer, rows) == record_loss(model, tokenizer, table)
 
 
 def test_alpaca_file_keeps_the_three_fields_and_warns_of_blank_ones(tmp_path):
@@ -320,10 +416,11 @@ def test_calibration_windows_come_from_the_texts_and_repeat_with_the_seed(tokeni
     assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
     with pytest.raises(ValueError, match="fewer than one window of 4096"):
         calibration_batches(texts, tokenizer, length=4096)
-    whole = calibration_batches(texts, tokenizer, samples=2, length=len(stream))
-    assert torch.equal(whole[0], stream.expand(2, -1))
+    whole = calibration_batches(texts, tokenizer, samples=1, length=len(stream))
+    assert torch.equal(whole[0][0], stream)
+    few = {"samples": 8, "length": 9}
     assert torch.equal(
-        calibration_batches("red " * 30, tokenizer, length=9)[0], calibration_batches(texts[1:], tokenizer, length=9)[0]
+        calibration_batches("red " * 30, tokenizer, **few)[0], calibration_batches(texts[1:], tokenizer, **few)[0]
     )
 
 

@@ -1,5 +1,6 @@
 """Scores are lm-eval's own, of the model as it is given; what cannot be scored is an error, never a number."""
 
+import copy
 import io
 import json
 import math
@@ -10,15 +11,17 @@ import sys
 from types import SimpleNamespace
 
 import pandas as pd
+import peft
 import pytest
 import torch
 import yaml
 from huggingface_hub import constants
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from spp_lite import evaluate, load, load_alpaca, perplexity
 from spp_lite.models import embedded, fingerprint, load_tokenizer, resolve
-from spp_lite.recover.data import prompt
+from spp_lite.recover.data import prompt, tokenize_records
 from spp_lite.recover.evaluation import TASK_SETS, average_accuracy, chance_accuracy, load_tasks
 from spp_lite.recover.perplexity import fitting, record_loss
 
@@ -373,7 +376,7 @@ def test_tokens_that_the_model_does_not_have_and_questions_that_do_not_fit_are_n
 
 @pytest.mark.parametrize("vocabulary, batch", [(1_000, 8), (50_000, 1), (128_000, 1)])
 def test_windows_at_a_time_fit_the_memory_whatever_the_vocabulary(vocabulary, batch):
-    model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=vocabulary))
+    model = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(vocabulary, 1))
     assert fitting(model, 8, 2048) == batch and fitting(model, 8, 1) == 8
     assert fitting(model, 64, 128) == max(1, min(64, 2**27 // (128 * vocabulary)))
 
@@ -385,3 +388,46 @@ def test_of_a_long_text_so_many_tokens_are_scored():
     with torch.no_grad():
         expected = math.exp(model(input_ids=ids, labels=ids).loss)
     assert perplexity(model, tokenizer, text, tokens=100) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", ["<s> $A </s>", "$A </s>"])
+def test_a_tokenizer_that_ends_every_text_scores_as_one_that_does_not(tiny, parts):
+    ended, plain = (copy.deepcopy(tiny[1]) for _ in range(2))
+    ids = [(token, tiny[1].convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    for words, single in ((ended, parts), (plain, parts.removesuffix(" </s>"))):
+        used = [(token, number) for token, number in ids if token in single]
+        words.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=used)
+    assert ended("a")["input_ids"][-1] == tiny[1].eos_token_id
+    tables = [
+        evaluate(tiny[0], words, ["tiny_rte", "tiny_arc_easy"], limit=20, progress=False) for words in (ended, plain)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    assert ended("a")["input_ids"][-1] == tiny[1].eos_token_id, "the caller's own is left alone"
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": ["embed_tokens", "q_proj"]}, {"trainable_token_indices": [5, 6]}]
+)
+def test_adapters_on_embeddings_are_scored(tiny, settings):
+    model = peft.get_peft_model(copy.deepcopy(tiny[0]), peft.LoraConfig(r=2, **settings))
+    texts = ["Ada lives in the north.", "Bruno has a drum."]
+    assert perplexity(model, tiny[1], texts) == pytest.approx(perplexity(*tiny, texts), rel=1e-4)
+
+
+def test_virtual_tokens_are_not_scored(tiny):
+    config = peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(copy.deepcopy(tiny[0]), config)
+    for score in (
+        lambda: perplexity(model, tiny[1], "Ada has a drum."),
+        lambda: evaluate(model, tiny[1], ["tiny_rte"]),
+    ):
+        with pytest.raises(ValueError, match="puts tokens of its own before a text"):
+            score()
+
+
+def test_padding_on_the_left_is_not_read(tiny):
+    rows = tokenize_records(load_alpaca("tiny").select(range(4)), tiny[1])
+    padded = [{name: [filler] * 3 + row[name] for name, filler in
+               (("input_ids", 0), ("attention_mask", 0), ("labels", -100))} for row in rows]  # fmt: skip
+    assert record_loss(*tiny, padded) == pytest.approx(record_loss(*tiny, rows), rel=1e-4)

@@ -164,6 +164,12 @@ def test_a_file_without_records_is_named(file):
         load_alpaca(file("a.txt", "instruction,output\n"))
 
 
+def test_a_cell_may_hold_a_whole_article(file):
+    long = "word " * 40_000
+    assert load_alpaca(file("a.csv", f'instruction,output\na,"{long}"\n'))["output"][0] == long
+    assert csv.field_size_limit() == 131_072  # the process's own, as it was
+
+
 def test_ragged_and_broken_tables_are_named(file):
     with pytest.raises(ValueError, match=r"a\.csv: record 1 has more cells"):
         load_alpaca(file("a.csv", "instruction,output\na,b\na,b,c\n"))

@@ -1,19 +1,23 @@
 import copy
+import json
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import peft
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments, set_seed
+import transformers
+from datasets import Dataset, DatasetDict
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
-from spp_lite import SppConfig, finetune, load, load_alpaca, merge, prune
+from spp_lite import SppConfig, finetune, load, load_alpaca, merge, perplexity, prune, to_sparse
 from spp_lite.adapter import load_adapter
 from spp_lite.experiment.baselines import attach
 from spp_lite.pruning.blocks import zeros
-from spp_lite.recover.data import prompt
+from spp_lite.recover.data import prompt, tokenize_records
+from spp_lite.recover.perplexity import record_loss
 from spp_lite.recover.training import Estimate, _parts
 
 
@@ -166,10 +170,11 @@ def stopped(pruned, records, tmp_path):
     """A run with checkpoints after steps 2 and 4, and a function that goes on with it."""
 
     def go_on(model=None, data=records, resume="true", seed=1, steps=6, learning_rate=1e-2, **config):
+        own = {name: config.pop(name) for name in ("data_seed", "neftune_noise_alpha") if name in config}
         adapted = peft.get_peft_model(model or copy.deepcopy(pruned[0]), SppConfig(r=4, **config))
         given = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": resume}
         given |= {"learning_rate": learning_rate, "seed": seed}
-        args = arguments(tmp_path / "run", **given, per_device_train_batch_size=2)
+        args = arguments(tmp_path / "run", **given, **own, per_device_train_batch_size=2)
         return finetune(adapted, data, pruned[1], args=args)
 
     go_on(resume=None, steps=4)
@@ -186,6 +191,7 @@ def test_a_run_goes_on_only_with_what_made_it(stopped, records):
     changes = [
         ({"model": other}, "another base"), ({"model": same_mask}, "another base"), ({"seed": 2}, "another seed"),
         ({"data": records.select(range(255))}, "another records"), ({"scaling": 1.0}, "another adapter"),
+        ({"data_seed": 3}, "another data_seed"), ({"neftune_noise_alpha": 5.0}, "another neftune_noise_alpha"),
     ]  # fmt: skip
     for change, message in changes:
         with pytest.raises(ValueError, match=rf"checkpoint-4 was made with {message} "):
@@ -210,6 +216,16 @@ def test_a_checkpoint_of_another_base_or_rank_is_passed_over_for_the_one_before_
     with pytest.warns(UserWarning, match=sentence):
         assert go_on().global_step == 6
     assert note.read_text() == own, "step 4 was done again"
+
+
+def test_a_base_that_was_moved_and_another_version_of_peft_are_the_same_run(stopped):
+    folder, go_on = stopped
+    note = folder / "checkpoint-4" / "spp_run.json"
+    there = json.loads(note.read_text())
+    moved = {"base_model_name_or_path": "/elsewhere", "peft_version": "0.1", "auto_mapping": {"a": "b"}}
+    there["adapter"]["default"] |= moved  # as notes told it before
+    note.write_text(json.dumps(there))
+    assert go_on(resume=str(folder / "checkpoint-4")).global_step == 6
 
 
 def test_a_run_whose_checkpoints_are_all_torn_starts_anew(stopped):
@@ -242,6 +258,65 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(stopped, file):
     assert output.global_step == 6 and output.metrics["history"][0]["step"] > 2
     with pytest.raises(ValueError, match="there is no such folder"):
         go_on(resume=str(folder / "checkpoint-5"))
+
+
+@pytest.mark.parametrize("epochs, more", [(1.5, 2.0), (0.3, 0.6)])
+def test_a_run_of_part_of_an_epoch_is_finished_once_and_goes_on_when_more_is_asked(
+    pruned, records, tmp_path, epochs, more
+):
+    def run(epochs):
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+        given = {"max_steps": -1, "num_train_epochs": epochs, "save_strategy": "steps", "save_steps": 1}
+        args = arguments(tmp_path, **given, per_device_train_batch_size=8, resume_from_checkpoint="true")
+        return finetune(adapted, records.select(range(80)), pruned[1], args=args).global_step
+
+    assert [run(epochs), run(epochs), run(more), run(more), run(epochs)] == [
+        round(10 * e) for e in (epochs, epochs, *[more] * 3)
+    ]
+
+
+@pytest.mark.parametrize("end", ["stopped", "diverged"])
+def test_a_run_that_ends_early_leaves_a_model_that_can_be_used(pruned, records, tmp_path, end):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    model, tokenizer = pruned
+    adapted = peft.get_peft_model(model, SppConfig(r=4))
+    before = [weight.detach().clone() for weight in adapted.parameters()]
+    rate, more = (1e30, []) if end == "diverged" else (1e-3, [Stop()])
+    args = arguments(tmp_path, max_steps=8, learning_rate=rate, neftune_noise_alpha=5.0, per_device_train_batch_size=4)
+    with pytest.raises(ValueError if end == "diverged" else KeyboardInterrupt):
+        finetune(adapted, records, tokenizer, args=args, callbacks=more)
+    same = all(map(torch.equal, adapted.parameters(), before))
+    assert same == (end == "diverged") and not adapted.training and adapted.config.use_cache
+    ids = torch.arange(5, 25)[None]
+    hooks = adapted.get_input_embeddings()._forward_hooks
+    assert not hooks and torch.equal(adapted.train()(ids).logits, adapted.eval()(ids).logits)
+
+
+def test_an_error_of_a_callback_does_not_throw_the_training_away(pruned, records, tmp_path):
+    class Full(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise ValueError("the disk of the log is full")
+
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    args = arguments(tmp_path, max_steps=8, per_device_train_batch_size=4)
+    with pytest.raises(ValueError, match="of the log is full"):
+        finetune(adapted, records, pruned[1], args=args, callbacks=[Full()])
+    assert any(weight.any() for name, weight in adapted.named_parameters() if "spp_beta" in name)
+
+
+def test_checkpoints_of_an_earlier_run_are_not_what_a_limit_keeps(stopped, records, pruned):
+    folder, _ = stopped
+    adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+    given = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
+    with pytest.raises(
+        ValueError, match=r"output_dir holds checkpoint-\d of an earlier run, which save_total_limit=1 would delete"
+    ):
+        finetune(adapted, records, pruned[1], args=arguments(folder, **given))
+    assert len(list(folder.glob("checkpoint-*"))) == 2
 
 
 def test_training_that_diverges_is_an_error(pruned, records):
@@ -278,7 +353,7 @@ def test_what_cannot_be_trained_on_is_named(pruned, records, tmp_path):
     model, tokenizer = pruned
     adapted = peft.get_peft_model(model, SppConfig(r=4))
     rows = Dataset.from_list([{"input_ids": [1, 9999], "attention_mask": [1, 1], "labels": [1, 9999]}])
-    with pytest.raises(ValueError, match=r"the records hold token 9999, the model has \d+ embeddings"):
+    with pytest.raises(ValueError, match=r"row 0 holds token 9999, the model has \d+ embeddings"):
         finetune(adapted, rows, tokenizer, progress=False)
     padded = copy.deepcopy(tokenizer)
     padded.add_special_tokens({"pad_token": "[PAD]"})
@@ -384,6 +459,49 @@ def test_rows_that_teach_nothing_and_rows_that_do_not_fit(pruned):
         finetune(adapted, long, tokenizer, progress=False)
 
 
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda row: Dataset.from_list([row, {**row, "labels": [5, 6]}]),
+            "row 1 has 3 input_ids and 2 labels and 3 att",
+        ),
+        (lambda row: Dataset.from_list([{**row, "labels": 1}]), "row 0 has 3 input_ids and no list of labels and"),
+        (lambda row: Dataset.from_list([{"labels": [5, 6]}]), "the rows have labels and no input_ids"),
+        (
+            lambda row: DatasetDict(train=Dataset.from_list([row])),
+            "DatasetDict is no table of rows: choose one .* train",
+        ),
+        (
+            lambda row: Dataset.from_list([row]).to_iterable_dataset(),
+            "IterableDataset is no table of rows: make it a Da",
+        ),
+    ],
+)
+def test_what_is_no_table_of_rows_is_named(pruned, make, message):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    row = {"input_ids": [5, 6, 7], "attention_mask": [1] * 3, "labels": [5, 6, 7]}
+    with pytest.raises(ValueError, match=message):
+        finetune(adapted, make(row), pruned[1], progress=False)
+
+
+def test_rows_in_torchs_format_train_as_lists_do(pruned, records):
+    rows = tokenize_records(records.select(range(8)), pruned[1])
+    losses = []
+    for each in (rows, rows.with_format("torch"), rows.with_format("numpy")):
+        set_seed(0)
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+        losses.append(finetune(adapted, each, pruned[1], max_steps=2, batch_size=4, progress=False).training_loss)
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_last_batch_that_is_dropped_is_not_all(pruned, records, tmp_path):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    args = arguments(tmp_path, per_device_train_batch_size=8, dataloader_drop_last=True)
+    with pytest.raises(ValueError, match="dataloader_drop_last drops all: 5 rows are fewer than a batch of 8"):
+        finetune(adapted, records.select(range(5)), pruned[1], args=args)
+
+
 def test_a_model_keeps_its_cache_switch(pruned, records, tmp_path):
     model, tokenizer = pruned
     adapted = peft.get_peft_model(model, SppConfig(r=4))
@@ -415,3 +533,112 @@ def test_a_named_adapter_goes_on_where_it_was(pruned, records, tmp_path):
     assert output.global_step == 4
     assert [entry["step"] for entry in output.metrics["history"] if "loss" in entry] == [1, 2, 3, 4]
     assert not (tmp_path / "checkpoint-2" / "adapter_model.safetensors").exists()
+
+
+def test_the_side_of_the_padding_changes_no_loss(pruned, records, tmp_path):
+    losses = []
+    for side in ("right", "left"):
+        words = copy.deepcopy(pruned[1])
+        words.padding_side, words.model_input_names = side, ["input_ids"]
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+        given = {"max_steps": 1, "batch_size": 16, "progress": False, "train_on_inputs": True}
+        losses.append(finetune(adapted, records.select(range(0, 256, 16)), words, **given).training_loss)
+        assert words.padding_side == side
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    rows = tokenize_records(records.select(range(0, 256, 16)), pruned[1], train_on_inputs=True)
+    assert losses[0] == pytest.approx(record_loss(*pruned, rows), rel=1e-4)
+
+
+ROW = {"input_ids": [5, 6, 7], "attention_mask": [1] * 3, "labels": [5, 6, 7]}
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([ROW, ROW | {"input_ids": [5, -1, 7]}], "row 1 holds token -1, the model has"),
+        ([ROW | {"input_ids": [5, -100, 7]}], "row 0 holds token -100, the model has"),
+        ([ROW | {"labels": [-1, 6, 7]}], "row 0 holds token -1, the model has"),
+        ([ROW | {"labels": [5, 6, 10**6]}], "row 0 holds token 1000000, the model has"),
+        ([ROW | {"attention_mask": [1]}], "row 0 has 3 input_ids and 3 labels and 1 attention_mask"),
+        ([ROW | {"attention_mask": None}], "row 0 has 3 input_ids and 3 labels and no list of attention_mask"),
+        (
+            [ROW | {"position_ids": [0, 1, 2]}, {name: [1, 1] for name in [*ROW, "position_ids"]}],
+            "the rows have position_ids and are of several lengths",
+        ),
+    ],
+)
+def test_rows_that_hold_no_tokens_are_named(pruned, rows, message):
+    with pytest.raises(ValueError, match=message):
+        finetune(peft.get_peft_model(pruned[0], SppConfig(r=4)), rows, pruned[1], progress=False)
+
+
+def test_packed_rows_of_one_length_train(pruned):
+    rows = [ROW | {"position_ids": [0, 1, 0]}] * 4
+    given = {"max_steps": 1, "batch_size": 2, "progress": False}
+    assert finetune(peft.get_peft_model(pruned[0], SppConfig(r=4)), rows, pruned[1], **given).training_loss > 0
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+
+
+@pytest.mark.parametrize(
+    "kind, settings, causal",
+    [
+        ("BertForMaskedLM", SMALL, False),
+        ("BertLMHeadModel", SMALL, False),
+        ("BertLMHeadModel", SMALL | {"is_decoder": True}, True),
+        ("T5ForConditionalGeneration", T5, False),
+        ("MambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2}, True),
+    ],
+)
+def test_a_model_that_sees_what_it_shall_predict_is_neither_trained_nor_scored(pruned, records, kind, settings, causal):
+    made = getattr(transformers, kind)
+    model = made(made.config_class(vocab_size=len(pruned[1]), **settings))
+    works = nullcontext() if causal else pytest.raises(ValueError, match=f"{kind} is no causal language model, it sees")
+    with works:
+        perplexity(model, pruned[1], "Ada has a drum.")
+    with works if causal else pytest.raises(ValueError, match="is no causal language model"):
+        finetune(model, records.select(range(4)), pruned[1], max_steps=1, batch_size=2, progress=False)
+
+
+def test_what_keeps_gradients_from_the_factors_is_named(pruned, records):
+    adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+    with torch.no_grad(), pytest.raises(ValueError, match="gradients are switched off"):
+        finetune(adapted, records, pruned[1], progress=False)
+    compiled = peft.get_peft_model(torch.compile(pruned[0], backend="eager"), SppConfig(r=4))
+    with pytest.raises(ValueError, match="the model was compiled before its adapter came: insert"):
+        finetune(compiled, records, pruned[1], progress=False)
+
+
+def test_a_base_that_is_not_finite_is_named_not_the_rate(pruned, records):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    adapted.base_model.model.model.norm.weight.data[0] = float("nan")
+    with pytest.raises(
+        ValueError, match=r"the loss of step 1 is nan: .*model.norm.weight is not finite, and is not trained"
+    ):
+        finetune(adapted, records, pruned[1], max_steps=1, batch_size=2, progress=False)
+
+
+def test_one_callback_needs_no_list(pruned, records):
+    seen = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            seen.append(1)
+
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    finetune(adapted, records, pruned[1], max_steps=2, batch_size=2, progress=False, callbacks=Count())
+    assert len(seen) == 2
+
+
+def test_a_model_for_inference_is_neither_adapted_nor_a_teacher(pruned, records):
+    config = LlamaConfig(hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=2)
+    sparse = LlamaForCausalLM(config)
+    prune(sparse, None, "90%", method="magnitude", progress=False)
+    to_sparse(sparse)
+    with pytest.raises(ValueError, match=r"the model is in a form for inference \(to_sparse\): load it again"):
+        peft.get_peft_model(sparse, SppConfig(r=4))
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    with pytest.raises(ValueError, match="the teacher is in a form for inference"):
+        finetune(adapted, records, pruned[1], teacher=sparse, max_steps=1, progress=False)
