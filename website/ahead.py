@@ -30,7 +30,7 @@ STOPS = {  # lab: control: the stops that the site keeps, where all of them toge
     ))},
     "ResultsLab": {
         "method": ("spp", "lora*", "masked-lora"), "other": ("none", "spp", "lora*", "masked-lora"),
-        "metric": ("average", "hellaswag"), "seeds": (1, 3),
+        "metric": ("average", "hellaswag"), "seeds": (1, 3, 5),
     },
     "CalculatorLab": {"records": (1, 8, 32), "card": ("T4", "RTX 3090", "A100"), "gpus": (1, 8)},
 }  # fmt: skip
@@ -59,7 +59,8 @@ def save(lab: Lab, folder: str) -> None:
         sizes.append([round(100 * side) for side in figure.get_size_inches()])
         texts.append(text)
     size = [max(side) for side in zip(*sizes, strict=True)]
-    found = {"name": name, "size": size, "controls": controls, "pictures": pictures, "texts": texts, "notes": notes}
+    moving = [each for each in controls if len(each["options"]) > 1]  # one that cannot move counts no states
+    found = {"name": name, "size": size, "controls": moving, "pictures": pictures, "texts": texts, "notes": notes}
     (target / "lab.json").write_text(json.dumps(found, ensure_ascii=False))
     if (total := sum(path.stat().st_size for path in target.iterdir())) > MOST_BYTES:
         raise ValueError(f"{name} takes {total:,} bytes, at most {MOST_BYTES:,}: add coarser STOPS")

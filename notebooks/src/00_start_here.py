@@ -11,7 +11,7 @@
 # > (Ex 00b).
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – a little PyTorch; no GPU, no account, no network.
-# > **Tiny** – the model (a LLaMA of about a million parameters, trained on a small made-up world) and the tasks. **Real** –
+# > **Tiny** – the model (a LLaMA of 1.6 million parameters, trained on a small made-up world) and the tasks. **Real** –
 # > the architecture, the pruning criteria, the adapter, the training loop and the evaluation harness: the same calls take
 # > a LLaMA folder instead (`SPP_MODEL`, notebook 09).
 
@@ -312,13 +312,14 @@ lab.static(sparsity="75%")
 #
 # (1) 2:8 costs more. With 75 %, Wanda may take its zeros from anywhere in a row; with 2:8 it must take exactly six of every
 # eight neighbours, even where five of the eight are important. Every 2:8 mask is also a 75 % mask, but not the other way
-# round. (2) The next cell looks both up. They need not be at the same place: where nearly everything is gone, too few
-# weights are left to work with.
+# round. (2) No: the next cell looks both up. Where nearly everything is gone, too few weights are left to work with. And the
+# Predict: from 75 % on, and at 2:8, which has as many zeros.
 # </details>
 
 # %%
 table = lab.means.unstack().drop(index="0%")
 lost, back = lab.means["0%", "dense"] - table["none"], table["spp"] - table["none"]
+print("pruning costs more than ten points at", *lost.index[lost > 0.1])
 print(f"pruning takes most at {lost.idxmax()}: {100 * lost.max():.1f} points")
 print(f"SPP gives most at {back.idxmax()}: {100 * back.max():.1f} points")
 
@@ -326,7 +327,8 @@ print(f"SPP gives most at {back.idxmax()}: {100 * back.max():.1f} points")
 free = lab.table[(lab.table["method"] == "none") & lab.table["sparsity"].isin(["75%", "2:8"])]
 cost = paired(free.assign(method=free["sparsity"], sparsity="75%"), against="75%").iloc[0]
 assert cost["method"] == "2:8" and cost["mean"] + cost["half"] < 0
-print("checked: answer (1), by paired differences over the seeds")
+assert lost.idxmax() != back.idxmax()
+print("checked: answer (1), by paired differences over the seeds; answer (2), by the means")
 
 # %% [markdown]
 # ## 7 · Names and symbols

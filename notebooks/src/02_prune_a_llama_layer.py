@@ -293,9 +293,10 @@ print(f"checked: prune() makes your mask, up to {differ} of {weight.numel():,} w
 # %% [markdown]
 # ## 4 · Count the damage
 #
-# Let $W'$ be the weight after pruning, and let $X$ hold the inputs, one token in a row. The **output error** of notebook 01 is
+# Let $\Delta W$ be the weight after pruning minus the weight before, and let $X$ hold the inputs, one token in a row. The **output
+# error** of notebook 01 is
 #
-# $$E = \frac{\lVert X (W' - W)^\top \rVert^2}{\lVert X W^\top \rVert^2},$$
+# $$\frac{\lVert X\,\Delta W^\top \rVert^2}{\lVert X W^\top \rVert^2},$$
 #
 # now on real inputs. We take those of *new* texts, which no criterion has seen: a criterion that had merely learnt its
 # calibration texts by heart would be found out.
@@ -774,8 +775,8 @@ show(figure, alt=f"Perplexity against zeros, three criteria. {title}.")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The order of section 4, at every sparsity: magnitude collapses, Wanda holds out longer, SparseGPT longest. Each cell is
-# one run, so read the factors, not the digits: at 50 % Wanda and SparseGPT are too close to be told apart.
+# At every sparsity magnitude is the worst by far. From 60 % on Wanda is next, and SparseGPT the best. Each cell is one run, so
+# read the factors, not the digits: at 50 % Wanda and SparseGPT are too close to be told apart.
 # </details>
 #
 # To see a real model's own inputs, set `SPP_MODEL=smollm2` (after `spp-lite fetch smollm2`) and run this notebook again:

@@ -2,8 +2,8 @@
 # # 04 · Why not just LoRA?
 # {{badge}}
 #
-# LoRA is the usual way to fine-tune a large model cheaply. On a pruned model it has a flaw: merge it, and every zero is
-# gone. Here you watch that happen, see why it must happen, and build the two repairs that come to mind first.
+# LoRA is the usual way to fine-tune a large model cheaply. What does it do to the zeros of a pruned model? Here you measure
+# that, see why it must be so, and build the two repairs that come to mind first.
 #
 # > **Goals** – measure how many zeros a merge fills (Ex 04a); show that a low-rank update cannot spare scattered zeros
 # > (Ex 04b); write LoRA's update under the mask and train with it (Ex 04c); compare methods by paired differences, and say
@@ -269,7 +269,7 @@ print("checked: no row is free, and the mask raises the rank above r")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# No row is free, and the mask turns an update of rank $r$ into one of nearly full rank. No two thin matrices can hold the
+# No row is free, and the mask turns an update of rank $r$ into one of full rank. No two thin matrices can hold the
 # masked update, so masked LoRA cannot be cheaper in this way.
 # </details>
 #
@@ -418,6 +418,14 @@ import math
 kept = {method: sum(map(math.prod, each)) for method, each in shapes.items()}
 cost_guess.compare(f"{kept['masked-lora'] / kept['lora']:.0f} times as many")
 show(plot_saved(shapes, weight), alt="Boxes to scale: LoRA keeps a sliver, masked LoRA two W.")
+for count in (16, 128, 2048):
+    inputs = torch.randn(count, weight.shape[1], device=weight.device, requires_grad=True)
+    sizes = []
+    for method in shapes:
+        one = attach(copy.deepcopy(pruned), method).get_submodule(f"base_model.model.{NAME}")
+        saved = kept_for_backward(lambda one=one, x=inputs: one(x), list(one.parameters()))
+        sizes.append(sum(map(math.prod, saved)))
+    print(f"{count:5} tokens: LoRA {sizes[0]:,}, masked LoRA {sizes[1]:,} numbers")
 
 # %% tags=["we-checked"]
 assert kept["lora"] < weight.numel() < kept["masked-lora"] / 2 or not TINY
@@ -427,7 +435,8 @@ print("checked: LoRA keeps less than one W for 16 tokens, masked LoRA more than 
 # <details><summary>What you should see</summary>
 #
 # LoRA keeps its inputs and a sliver. Masked LoRA keeps, besides the inputs, two matrices of the size of $W$: the sum
-# $W + M \odot s\,BA$, and the mask. The trained parameters are as few as LoRA's; the memory is not.
+# $W + M \odot s\,BA$, and the mask. The trained parameters are as few as LoRA's; the memory is not. The two matrices do not grow
+# with the tokens, the inputs do: in this narrow layer they are soon the larger part. A wide layer has more of both.
 # </details>
 #
 # ## 5 · One run is no result
@@ -445,16 +454,18 @@ wanda = sweep[sweep["pruner"] == "wanda"]
 here = wanda[wanda["sparsity"] == SPARSITY]
 logged = here[here["seed"] == SEED].set_index("method")["accuracy"]
 for method, (_, accuracy) in found.items():
-    print(f"{method:12} here {accuracy:.1%}, logged run of seed {SEED}: {logged[method]:.1%}")
+    there = logged[method]
+    off = 100 * (accuracy - there)
+    print(f"{method:12} here {accuracy:.1%}, logged run of seed {SEED}: {there:.1%} ({off:+.1f})")
 
 # %%
 said = ", ".join(f"{name} {accuracy:.0%}" for name, (_, accuracy) in found.items())
 show(plot_recovery(found, here), alt=f"Accuracy of this run, beside the logged seeds: {said}.")
 
 # %% [markdown]
-# On another machine your runs can differ a little from the logged ones, because sums are rounded differently there. How much
-# any small change matters depends on the method. A seed changes three things: the masks, the start of $A$, and the order of
-# the records; the logged runs of one method differ in nothing else.
+# On another machine the same run comes out differently, because sums are rounded differently there, and training makes small
+# differences large. Hold the numbers in brackets against the next answer. A seed changes three things: the masks, the start
+# of $A$, and the order of the records; the logged runs of one method differ in nothing else, but for such rounding.
 #
 # **Predict:** by how many points do the best and the worst logged run of the same method lie apart, at most?
 
@@ -521,8 +532,9 @@ print(tell(wanda, "lora", "masked-lora"))
 lead, again_masked = verdicts(wanda, "masked-lora", "lora*"), verdicts(wanda, "lora", "lora*")
 assert {"75%", "80%", "90%", "2:8"} <= {*lead["above"]} and not lead["below"]
 assert {"75%", "80%", "90%", "2:8"} <= {*again_masked["above"]} and not again_masked["below"]
-assert not verdicts(wanda, "lora", "masked-lora")["above"]
-print("checked: masked and merged LoRA lead LoRA* from 75 % on; merged never leads masked LoRA")
+dense = verdicts(wanda, "lora", "masked-lora")
+assert [*dense["above"]] == ["75%"] and [*dense["below"]] == ["80%"]
+print("checked: both lead LoRA* from 75 % on; merged leads masked LoRA at 75 %, trails at 80 %")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -531,9 +543,11 @@ print("checked: masked and merged LoRA lead LoRA* from 75 % on; merged never lea
 # is it clearly below.
 #
 # Masking again has its price at the same sparsities: merged LoRA is clearly above LoRA\* there. Where the line says "undecided",
-# the table does **not** say that it costs nothing; little was lost there, so there was little to tell apart. And merged LoRA,
-# which may use every entry, is nowhere clearly above masked LoRA. Do not conclude that zeros cost nothing: these runs do not
-# tell the two apart.
+# the table does **not** say that it costs nothing; little was lost there, so there was little to tell apart.
+#
+# Merged LoRA, which may use every entry, is above masked LoRA at 75 % (by 0.6 ± 0.4 points) and below it at 80 % (by 1.3 ± 1.3);
+# elsewhere these runs do not tell. So the freedom to fill zeros buys nothing that one could count on, at 160 steps of
+# this model. With nine intervals at 95 %, one that misses by luck would be no surprise.
 # </details>
 #
 # ## 6 · Lab: where do the zeros go?
@@ -657,8 +671,8 @@ print(f"{entries / 1e9:.1f} billion weights: {gib:.0f} GiB are kept between forw
 print(f"beside {entries * 2 / 2**30:.0f} GiB for the weights themselves")
 
 # %% [markdown]
-# One can recompute these matrices in the backward pass instead of keeping them (gradient checkpointing), and pay with time.
-# SPP, in the next notebook, needs neither.
+# One can recompute these matrices in the backward pass instead of keeping them, and pay with time. The next notebook does so for
+# SPP, whose gradients are short enough to be written by hand.
 #
 # ## Recap
 #

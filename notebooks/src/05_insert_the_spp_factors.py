@@ -2,13 +2,12 @@
 # # 05 · Insert the SPP factors
 # {{badge}}
 #
-# LoRA adds to a weight, and adding fills zeros (notebook 04). SPP *multiplies*: whatever you multiply a zero by, it stays
-# zero. Here you build the method from its equation: first the matrix $R(\alpha)$, then the forward pass, then the backward
+# LoRA adds to a weight, and adding fills zeros (notebook 04). SPP *multiplies*. Here you build the method from its equation: first the matrix $R(\alpha)$, then the forward pass, then the backward
 # pass by hand. Then you meet it again as a PEFT adapter.
 #
 # > **Goals** – build $R(\alpha)$, the heart of the equation (Ex 05a); write the forward pass in its residual form
 # > (Ex 05b); derive the gradients of both factors and check them against autograd (Ex 05c); count what SPP trains
-# > (Ex 05d); see that it starts as the identity, keeps every zero, and is a HiRA adapter with a one-hot B.
+# > (Ex 05d); see what it changes at its start, what it does to zeros, and which other adapter it is a case of.
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebooks 01 and 04: masks, and what LoRA does to them. The symbols are those of
 # > [notebook 00](00_start_here.ipynb).
@@ -42,15 +41,15 @@ corner = up.weight.detach()[:12, :16]  # 12 outputs, 16 inputs
 # - $\alpha$ has $r$ rows and $\mathrm{in}$ columns. The outputs are cut into $r$ *blocks* of neighbours, and output $i$
 #   belongs to block $\lfloor i \cdot r / \mathrm{out} \rfloor$ (rounded down).
 # - $R(\alpha)$ has the size of $W$. Its row $i$ is the row of $\alpha$ for the block of output $i$.
-# - $\beta$ has one number for each output, and $s$ is one fixed number, the *strength*.
+# - $\beta$ has one number for each output, and $s$ is one fixed number, the *scaling*.
 #
-# $$W' = W \odot \bigl(1 + s\,R(\alpha) \odot \beta\bigr)$$
+# $$W' = W \odot \bigl(1 + s\,R(\alpha)\,\beta\bigr)$$
 
 # %%
 from spp_lite.teaching import show
 from spp_lite.teaching.labs.equation import plot_equation
 
-show(plot_equation(), alt="W′ = W ⊙ (1 + s R(α) ⊙ β): each row of α is repeated over a block.")
+show(plot_equation(), alt="W′ = W ⊙ (1 + s R(α)β): each row of α is repeated over a block.")
 
 # %% [markdown]
 # **Predict:** for 12 outputs and $r = 3$, which row of $\alpha$ does output 7 take? We count rows from 0.
@@ -243,7 +242,7 @@ print("checked: only β has a gradient in step 1, later α has one; the error fa
 #
 # Eq. 5 of the paper has a *residual* form. With inputs $x$ (one row a token) and outputs $y$:
 #
-# $$y = x W^\top + s\,\mathrm{dropout}(x)\,\bigl[W \odot R(\alpha) \odot \beta\bigr]^\top$$
+# $$y = x W^\top + s\,\mathrm{dropout}(x)\,\bigl[W \odot R(\alpha)\,\beta\bigr]^\top$$
 #
 # The first term is the frozen layer. The second is the *update*, and only its input goes through dropout, which sets a random
 # part of the entries to zero while training and does nothing afterwards. Without dropout, $x$ factors out and leaves the
@@ -521,7 +520,7 @@ print("checked: your count is PEFT's; SPP and LoRA differ by less than 10 %, HiR
 # ## 6 · SPP is a HiRA adapter
 #
 # HiRA, which PEFT has built in, uses $W \odot (1 + BA)$ with $A$ (r × in) and $B$ (out × r). This looks much like SPP. Take
-# $A = \alpha$. Is there a $B$ for which $BA$ is exactly $s\,R(\alpha) \odot \beta$?
+# $A = \alpha$. Is there a $B$ for which $BA$ is exactly $s\,R(\alpha)\,\beta$?
 #
 # **Predict:** how many entries of that $B$ are not zero?
 
@@ -530,7 +529,7 @@ guess_entries = Guess("How many of the out · r entries of B are not zero?")
 
 # %% [markdown]
 # **Ex 05e · stretch · difficulty ●●○ · importance ●●○ · ~10 min.** Find this $B$ and return it as a tensor (out × r), for
-# given $\beta$, $r$ and $s$. HiRA has no strength of its own.
+# given $\beta$, $r$ and $s$. HiRA has no scaling of its own.
 
 
 # %%
@@ -735,7 +734,7 @@ print("checked: on a square weight the mistake raises no error and gives other n
 # %% [markdown]
 # ## Recap
 #
-# 1. Adding fills zeros; multiplying cannot: W′ = W ⊙ (1 + s R(α) ⊙ β).
+# 1. Adding fills zeros; multiplying cannot: W′ = W ⊙ (1 + s R(α)β).
 # 2. α has r rows, one for each block of outputs; R(α) repeats them; β has one number for each output.
 # 3. β starts at zero: the model starts unchanged, to the last bit, and β moves first.
 # 4. Both gradients are sums over G ⊙ W, so a layer has to keep only x, W, α and β.
@@ -749,11 +748,11 @@ print("checked: on a square weight the mistake raises no error and gives other n
 # </details>
 # <details><summary>2. Can SPP flip the sign of a weight, or set it to zero?</summary>
 #
-# Yes: where s R(α) ⊙ β is below −1 the sign flips, at exactly −1 the weight becomes a zero. It can make zeros, never fill one.
+# Yes: where s R(α)β is below −1 the sign flips, at exactly −1 the weight becomes a zero. It can make zeros, never fill one.
 # </details>
-# <details><summary>3. What is the rank of SPP's update W ⊙ R(α) ⊙ β?</summary>
+# <details><summary>3. What is the rank of SPP's update W ⊙ R(α)β?</summary>
 #
-# R(α) ⊙ β has rank at most r, but its product with W, entry by entry, can have a far higher one. LoRA's BA cannot.
+# R(α)β has rank at most r, but its product with W, entry by entry, can have a far higher one. LoRA's BA cannot.
 # </details>
 # <details><summary>4. A weight was pruned. What does the loss at this weight tell α and β?</summary>
 #

@@ -10,7 +10,7 @@
 # > pattern (Ex 07b); write a merge that checks itself (Ex 07c); know which check catches which bad merge; know what zeros
 # > buy at inference.
 # > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
-# > **You need** – notebook 05: what $\alpha$, $\beta$ and $W' = W \odot (1 + s\,R(\alpha) \odot \beta)$ are. The symbols are
+# > **You need** – notebook 05: what $\alpha$, $\beta$ and $W' = W \odot (1 + s\,R(\alpha)\,\beta)$ are. The symbols are
 # > those of [notebook 00](00_start_here.ipynb). A GPU is of use only for one optional cell.
 # > **Tiny** – the model and its few training steps. **Real** – the adapter files, the merge and its checks, the sparse
 # > formats and their timings.
@@ -401,7 +401,7 @@ print(f"in float32, then cast to float16: {in_float[0].tolist()}")
 
 # %% [markdown]
 # You would notice such large factors. Rounding you would not: float16 keeps about three decimal digits, and every step of
-# $W \odot (1 + s\,R(\alpha) \odot \beta)$ rounds again. Here is the layer that was trained above:
+# $W \odot (1 + s\,R(\alpha)\,\beta)$ rounds again. Here is the layer that was trained above:
 
 # %%
 trained = layer.spp_alpha["default"].detach(), layer.spp_beta["default"].detach()
@@ -565,7 +565,7 @@ print("checked: both products are the same; their times are yours, and nothing g
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Compare the left end of a line with its right end: half zeros against hardly anything else. Where your lines cross 1× depends
+# At the left end of a line half of the weights are zeros, at its right end nearly all. Where your lines cross 1× depends
 # on your processor and on the number of tokens, and another run on a busy machine may move it. (PyTorch calls its CSR beta.)
 # </details>
 #
@@ -610,13 +610,16 @@ lab.static(corruption="kept weights 1 % too large")
 
 # %% [markdown]
 # **Explain.** (1) Name a corruption that only the logits check catches, and one that the logits check lets pass although a
-# zero is lost. (2) Which two checks together catch all that any check catches?
+# zero is lost. (2) Which single check catches the most (the Predict), and which two together catch all that any check
+# catches? (3) No check minds that the weight was rounded to float16. Why?
 #
 # <details><summary>Answers</summary>
 #
 # (1) Only the logits notice that the kept weights are 1 % too large: all zeros are in place and all numbers are finite. A zero
-# filled with a tiny number moves no logit, but the zeros check counts it. (2) Zeros and logits, and neither would do alone.
-# Pattern and finite catch no more, but they say *what* is broken, and they need no forward pass. The table below has all of it.
+# filled with a tiny number moves no logit, but the zeros check counts it. (2) The logits, all but one of what any check catches;
+# with the zeros, all of it. Pattern and finite catch no more, but they say *what* is broken, and they need no forward pass.
+# (3) Rounding to float16 changes each weight by half a thousandth at most: zeros stay, and the logits move by less than is
+# allowed. The table below has all of it.
 # </details>
 
 # %%
@@ -635,6 +638,8 @@ assert list(verdicts.loc[tiny]) == ["FAIL", "FAIL", "pass", "pass"]
 assert list(verdicts.loc[scaled]) == ["pass", "pass", "pass", "FAIL"] or not TINY
 failed = verdicts == "FAIL"
 assert (failed.any(axis=1) == (failed["zeros"] | failed["logits"])).all()
+assert failed["logits"].sum() == failed.any(axis=1).sum() - 1 or not TINY
+assert not failed.loc["rounded to float16"].any() or not TINY
 print("checked: zeros and logits together catch all that any check catches, in the layer shown")
 
 # %% [markdown]
@@ -730,7 +735,7 @@ PeftModel.from_pretrained(other, folder / "adapter")
 #
 # Every kept value brings a 4-byte column. In float32 that doubles its cost, in float16 it triples it.
 # </details>
-# <details><summary>4. Why is un-merging by division, W = W′ / (1 + s R(α) ⊙ β), a bad idea?</summary>
+# <details><summary>4. Why is un-merging by division, W = W′ / (1 + s R(α)β), a bad idea?</summary>
 #
 # It rounds again, and fails where the factor is zero. Keeping W aside costs memory and is exact.
 # </details>

@@ -32,9 +32,10 @@ def page(site, browser):  # the site first: it runs kernels in a loop, and so do
     tab.set_default_timeout(600_000)  # a stalling machine fails no test
     tab.errors = []
     tab.on("pageerror", lambda error: tab.errors.append(str(error)))
-    tab.on("requestfailed", lambda request: tab.errors.append(request.url))
+    tab.on("requestfailed", lambda request: tab.errors.append(f"{request.failure} {request.url}"))
     yield tab
-    assert not tab.errors
+    # a picture whose page is loaded again, or that the next key replaces, before it has come is no fault
+    assert not [each for each in tab.errors if not each.startswith("net::ERR_ABORTED ")]
 
 
 def look(lab):
