@@ -1,6 +1,7 @@
 """Figures with one panel a sparsity: pruning criteria side by side, a score against the training budget."""
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -8,26 +9,23 @@ from .plotting import LEGEND, SCORE, STYLE, draw_points, methods_of
 from .statistics import by_sparsity, summarise
 
 
-def shared_sparsities(table: pd.DataFrame) -> list[str]:
-    """The sparsities that every pruner of the table has runs of."""
+def shared_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of methods and sparsities that every pruner of the table has."""
     sparse = table[table["pruner"] != "dense"]
-    counts = sparse.groupby("sparsity")["pruner"].nunique()
-    return by_sparsity(counts.index[counts == sparse["pruner"].nunique()])
+    counts = sparse.groupby(["method", "sparsity"])["pruner"].transform("nunique")
+    return sparse[counts == sparse["pruner"].nunique()]
 
 
 def plot_pruners(table: pd.DataFrame, *, chance: float | None = None) -> Figure:
     """Accuracy of every pruning criterion, one panel per sparsity that all of them have, one marker per method."""
-    sparse = table[table["pruner"] != "dense"]
-    pruners, shared = list(sparse["pruner"].unique()), shared_sparsities(table)
-    if not shared:
-        raise ValueError(f"no sparsity has runs of every pruner ({', '.join(pruners)}): there is nothing to compare")
-    common = set.intersection(*(set(part["method"]) for _, part in sparse.groupby("pruner")))
-    sparse = sparse[sparse["method"].isin(common) & sparse["sparsity"].isin(shared)]
-    return _panels(sparse, "pruner", pruners, chance, linestyle="", markersize=8)
+    shared, pruners = shared_cells(table), list(table.loc[table["pruner"] != "dense", "pruner"].unique())
+    if shared.empty:
+        raise ValueError(f"no cell has runs of every pruner ({', '.join(pruners)}): there is nothing to compare")
+    return _panels(shared, "pruner", pruners, chance, linestyle="", markersize=8)
 
 
 def plot_budgets(table: pd.DataFrame, *, value: str = "accuracy", chance: float | None = None) -> Figure:
-    """A score against the number of training steps, one panel per sparsity, one line per method.
+    """A score against the number of training steps (a logarithmic axis), one panel per sparsity, one line per method.
 
     table: rows of several sweeps that differ in the column max_steps, all of one pruner.
     """
@@ -40,6 +38,7 @@ def _panels(
 ) -> Figure:
     """A panel a sparsity; the values of the column `by` along its axis, every method slightly apart."""
     scale, apart = 100 if value == "accuracy" else 1, 0.06 if by == "max_steps" else 0.15
+    places = {group: np.log2(group) if by == "max_steps" else place for place, group in enumerate(groups)}
     names, methods = by_sparsity(table["sparsity"]), methods_of(table)
     with mpl.rc_context(STYLE):
         width = max(10, 0.65 * len(groups) * len(names) + 1.5)  # the legend needs 10
@@ -49,11 +48,11 @@ def _panels(
             cells = summarise(table[table["sparsity"] == sparsity], value, by)
             for number, method in enumerate(methods):
                 rows = cells[cells["method"] == method].sort_values(by, key=lambda values: values.map(groups.index))
-                at = rows[by].map(groups.index) + apart * (number - (len(methods) - 1) / 2)
+                at = rows[by].map(places) + apart * (number - (len(methods) - 1) / 2)
                 draw_points(axes, at, rows, method, scale, **looks)
             ticks = [f"{group:g} steps" if by == "max_steps" else group for group in groups]
-            axes.set_xticks(range(len(groups)), ticks, rotation=30)
-            axes.set_xlim(-0.5, len(groups) - 0.5)
+            axes.set_xticks([*places.values()], ticks, rotation=30)
+            axes.set_xlim(min(places.values()) - 0.5, max(places.values()) + 0.5)
             if chance is not None:
                 axes.axhline(scale * chance, color="#666666", linewidth=1, linestyle=":", label="chance")
             axes.set_title(sparsity)

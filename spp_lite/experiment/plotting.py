@@ -81,7 +81,9 @@ def plot_criteria(table: pd.DataFrame, *, value: str = "accuracy", chance: float
     """A score of the pruned models, not retrained, against the percentage of zeros, one line per criterion."""
     pruned = table[table["method"].isin(["dense", "none"])]
     named = pruned["method"].where(pruned["method"] == "dense", pruned["pruner"])
-    return plot_accuracy_vs_sparsity(pruned.assign(method=named), value=value, chance=chance)
+    return plot_accuracy_vs_sparsity(
+        pruned.assign(method=named), value=value, chance=chance, title="pruned, not retrained"
+    )
 
 
 def draw_methods(figure: Figure, summary: pd.DataFrame, scale: float = 100.0, chance: float | None = None) -> list:
@@ -126,7 +128,9 @@ def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
 def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
     """The share of the lost accuracy that comes back, per method and sparsity, with 95 % intervals over seeds."""
     summary = summarise(gap_recovered(_of_pruner(table, pruner)), "gap")
-    return _bars(summary, by_sparsity(summary["sparsity"]), "accuracy recovered (% of what pruning took)", pruner)
+    return _bars(
+        summary, by_sparsity(summary["sparsity"]), "accuracy recovered (% of what pruning took)", f"pruned by {pruner}"
+    )
 
 
 def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = "spp", pruner: str = "wanda") -> Figure:
@@ -143,9 +147,9 @@ def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = 
             draw_points(axes, at, rows, method, 100 if value == "accuracy" else 1, linestyle="")
         axes.set_xticks(range(len(names)), names)
         axes.set_ylabel(
-            f"{value.replace('_', ' ')} minus that of {against}" + (" (points)" if value == "accuracy" else "")
+            f"{value.replace('_', ' ')} minus that of {look_of(against)[0]}" + " (points)" * (value == "accuracy")
         )
-        axes.set_title(pruner)
+        axes.set_title(f"pruned by {pruner}")
         figure.legend(**LEGEND)
     return figure
 
@@ -161,7 +165,7 @@ def plot_tasks(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wan
     here = table[(table["method"] == "dense") | (table["pruner"] == pruner) & (table["sparsity"] == sparsity)]
     parts = [summarise(here.assign(sparsity="0%"), task).assign(sparsity=task.removeprefix("tiny_")) for task in tasks]
     labels = [task.removeprefix("tiny_") for task in tasks]
-    return _bars(pd.concat(parts), labels, "accuracy (%)", f"{pruner}, {sparsity}")
+    return _bars(pd.concat(parts), labels, "accuracy (%)", f"pruned by {pruner}, {sparsity}")
 
 
 def _bars(summary: pd.DataFrame, groups: list[str], label: str, title: str) -> Figure:
@@ -199,6 +203,6 @@ def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str =
         axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
         axes.set_xlabel("trainable parameters")
         axes.set_ylabel(SCORE["accuracy"])
-        axes.set_title(f"{pruner}, {sparsity}")
+        axes.set_title(f"pruned by {pruner}, {sparsity}")
         axes.legend(fontsize=11, frameon=False)
     return figure

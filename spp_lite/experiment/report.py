@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import panels, plotting
-from .statistics import by_sparsity, gap_recovered, paired, ratio_of, summarise
+from .statistics import by_sparsity, finite, gap_recovered, paired, ratio_of, summarise
 
 SCORES = ("accuracy", "perplexity", "alpaca_perplexity")
 
 
 def texts_of(table: pd.DataFrame) -> Iterator[str]:
     """Each pruner's cells, a score at a time, then what is told apart from SPP."""
-    scores = [name for name in SCORES if name in table]
+    scores = _scores(table)
     for pruner, score in itertools.product(filter("dense".__ne__, table["pruner"].unique()), scores):
         unit = " in percent" if score == "accuracy" else ""
         cells = summarise(table[table["pruner"] == pruner], score)
@@ -42,6 +42,11 @@ def _partly(row) -> str:
     return f" ({row.n} of {row.n + row.failed})" if row.failed else ""
 
 
+def _scores(table: pd.DataFrame) -> list[str]:
+    """Those that any run has."""
+    return [name for name in SCORES if name in table and finite(table[name]).notna().any()]
+
+
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["error"].fillna("") == ""] if "error" in table else table
 
@@ -59,23 +64,24 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
     sparse = table[table["pruner"] != "dense"]
     pruner = sparse.groupby("pruner", sort=False)["method"].nunique().idxmax()
     here = table[table["pruner"].isin(["dense", pruner])]
-    scores = [name for name in SCORES if name in table]
+    scores = _scores(table)
     about = {"chance": chance, "title": f"pruned by {pruner}"}
     figures = {name: plotting.plot_accuracy_vs_sparsity(here, value=name, **about) for name in scores}
     if "none" in set(table["method"]):
         figures["criteria"] = plotting.plot_criteria(table, value=scores[min(1, len(scores) - 1)], chance=chance)
-    if "accuracy" not in table:
+    if "accuracy" not in scores:
         return figures
-    asked = set(table.loc[table["pruner"] == pruner, "sparsity"])
+    learned = here[here["parameters"] > 0]
+    asked = set((learned if len(learned) else here[here["pruner"] == pruner])["sparsity"])
     cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
     if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
     if {"spp"} < set(_whole(here)["method"]) - {"dense"}:
         figures["paired"] = plotting.plot_paired(table, pruner=pruner)
     trained = table[~table["method"].isin(["dense", "none"])]
-    if trained["pruner"].nunique() > 1 and panels.shared_sparsities(table):  # of pruning alone, criteria says it all
+    if trained["pruner"].nunique() > 1 and len(panels.shared_cells(table)):  # of pruning alone, criteria says it all
         figures["pruners"] = panels.plot_pruners(table, chance=chance)
-    if table["parameters"].max() > 0:
+    if len(learned):
         figures["parameters"] = plotting.plot_parameters(table, **cell)
     if plotting.task_columns(table):
         figures["tasks"] = plotting.plot_tasks(table, **cell)

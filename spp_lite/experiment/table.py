@@ -106,20 +106,31 @@ def read_table(path: Path, *, key: Sequence[str] = KEY) -> pd.DataFrame:
     if list(key) != KEY:
         return table
     seen: dict[Run, int] = {}
-    scored = table.reindex(columns=SCORES).apply(finite).notna().any(axis=1)
+    scores = table.reindex(columns=SCORES)
+    numbers = scores.apply(finite)
+    strange = (scores.notna() & numbers.isna()).any(axis=1) | ~numbers["accuracy"].fillna(0).between(0, 1)
     whole = table[[name for name in IDENTITY if name in table]].notna().all(axis=1)
-    whole &= scored | table.reindex(columns=["error"])["error"].notna()
-    for line, (values, complete) in enumerate(zip(table[KEY].to_dict("records"), whole, strict=True), 2):
+    whole &= numbers.notna().any(axis=1) | table.reindex(columns=["error"])["error"].notna()
+    rows = zip(table[KEY].to_dict("records"), whole, strange, strict=True)
+    for line, (values, complete, odd) in enumerate(rows, 2):
         try:
-            run = Run(**{**values, "seed": int(values["seed"]), "lr": float(values["lr"])})
+            run = _run(values)
             if run in seen:
                 raise ValueError(f"it is the run of line {seen[run]} again")
-            if not complete:
-                raise ValueError("it was cut short, or has neither a score nor an error")
+            if odd or not complete:
+                why = "its score is none that sweep writes" if odd else "it has neither a score nor an error"
+                raise ValueError(f"{why}: it was cut short, or edited")
         except (ValueError, AttributeError) as error:  # an empty cell has no text
             raise ValueError(f"{path}, line {line}: {error}: delete the line, the run is then done again") from None
         seen[run] = line
     return table.assign(sparsity=[run.sparsity for run in seen])  # a spreadsheet makes 02:04 of 2:4
+
+
+def _run(values: Mapping) -> Run:
+    """The run of a row, whatever types a spreadsheet has made of its numbers."""
+    if float(values["seed"]) % 1:
+        raise ValueError(f"its seed is {values['seed']}, no whole number")
+    return Run(**{**values, "seed": int(values["seed"]), "lr": float(values["lr"])})
 
 
 def differences(table: pd.DataFrame, made: Mapping[str, str]) -> list[str]:

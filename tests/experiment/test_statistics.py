@@ -1,6 +1,7 @@
 """Means, intervals, gaps and figures of tables, and what they do with runs that failed."""
 
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -192,8 +193,25 @@ def test_what_cannot_be_drawn_is_said():
     with pytest.raises(ValueError, match="no run of the table has the score 'accuracy'"):
         plotting.plot_accuracy_vs_sparsity(grid_of(["spp"], ["75%"]).drop(columns="accuracy"))
     apart = pd.concat([grid_of(["spp"], ["75%"]), grid_of(["spp"], ["50%"], pruners=("magnitude",))])
-    with pytest.raises(ValueError, match="no sparsity has runs of every pruner"):
+    with pytest.raises(ValueError, match="no cell has runs of every pruner"):
         panels.plot_pruners(apart)
+
+
+def test_a_figure_of_one_sparsity_takes_one_at_which_something_was_trained():
+    alone = grid_of(["none"], ["75%"]).assign(parameters=0)
+    spp = grid_of(["spp"], ["2:4"])
+    table = pd.concat([alone, spp[spp["method"] != "dense"]])
+    assert figures_of(table)["parameters"].axes[0].get_title() == "pruned by wanda, 2:4"
+    assert "parameters" not in figures_of(alone)
+
+
+def test_pruners_whose_methods_differ_and_scores_that_no_run_has_are_left_out():
+    apart = [grid_of(["none", "lora*"], ["75%"]), grid_of(["spp"], ["75%"], pruners=("magnitude",))]
+    assert "pruners" not in figures_of(pd.concat(apart).drop_duplicates())
+    for none in (NAN, math.inf):
+        table = grid_of(["none", "spp"], ["75%"]).assign(perplexity=none)
+        assert {"accuracy", "paired"} < figures_of(table).keys() and "perplexity" not in figures_of(table)
+        assert all("perplexity" not in text for text in texts_of(table)) and list(texts_of(table))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -163,9 +163,15 @@ ROW = "none,wanda,50%,0,0.0,,0.5,m,d,c,-,t,r,0.1.0"
         ("method,pruner\nnone,wanda", "lacks the column sparsity"),
         (f"{HEAD}\n{ROW}\n{ROW}", "line 3: it is the run of line 2 again"),
         (f"{HEAD}\n{ROW}\n{ROW.replace('50%', '0.5')}", "line 3: it is the run of line 2 again"),
-        (f"{HEAD}\n{ROW}\nspp,wanda,50%,0,0.1,,0.5,m,d", "line 3: it was cut short"),
-        (f"{HEAD}\n{ROW.replace(',0.5,', ',,')}", "line 2: it was cut short, or has neither a score nor an error"),
-        (f"{HEAD}\n{ROW.replace(',0.5,', ',inf,')}", "neither a score nor an error"),
+        (f"{HEAD}\n{ROW}\nspp,wanda,50%,0,0.1,,0.5,m,d", "line 3: it has neither .*: it was cut short"),
+        (f"{HEAD}\n{ROW.replace(',0.5,', ',,')}", "line 2: it has neither a score nor an error: it was cut"),
+        (f"{HEAD}\n{ROW.replace(',0.5,', ',inf,')}", "line 2: its score is none that sweep writes"),
+        (
+            f"{HEAD}\n{ROW.replace(',0.5,', ',66.3%,')}",
+            "line 2: its score is none that sweep writes",
+        ),  # a spreadsheet's
+        (f"{HEAD}\n{ROW.replace(',0.5,', ',66.3,')}", "line 2: its score is none that sweep writes"),
+        (f"{HEAD}\n{ROW.replace(',0,0.0', ',0.5,0.0')}", "line 2: its seed is 0.5, no whole number"),
         (f"{HEAD}\n{ROW.replace('none', '')}", "line 2: "),
         (f"{HEAD}\n{ROW.replace('none', 'magic')}", "line 2: method 'magic' is none of"),
         (f"{HEAD}\n{ROW.replace('wanda', 'obs')}", "line 2: pruner 'obs' is none of"),
