@@ -34,7 +34,7 @@ def add(parser) -> None:
         "Every field of transformers.TrainingArguments is an option too, as --max-steps or --max_steps: --output-dir, "
         "--learning-rate, --num-train-epochs, --per-device-train-batch-size, --save-steps, --bf16, --seed, "
         "--resume-from-checkpoint, … Its defaults hold, but for the authors' learning rate of 4e-3, weight decay of 1e-3 and "
-        "warm-up over 3 %% of the steps. A YAML file holds the same names; what the command line says counts more."
+        "warm-up over 3 % of the steps. A YAML file holds the same names; what the command line says counts more."
     )
     for one in fields(FinetuneArguments):
         flag = {"nargs": "?", "const": "True"} if one.type is bool else {}
@@ -144,5 +144,5 @@ def _read_yaml(name: str) -> list[str]:
         if value is not None:
             value = "no" if value is False and key.endswith("strategy") else value  # YAML's word for false
             values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-            words += [f"--{key}", *map(str, values)]
+            words += [f"--{key}={values[0]}"] if len(values) == 1 else [f"--{key}", *map(str, values)]
     return words

@@ -205,8 +205,10 @@ def test_a_seed_fixes_the_adapter_and_another_changes_it(pruned, few_records, tm
 @pytest.mark.filterwarnings("ignore:.* answers are cut at 64 tokens:UserWarning")
 def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(pruned, few_records, tmp_path):
     settings = tmp_path / "settings.yaml"
-    settings.write_text("r: 4\nmax_steps: 5\ncutoff: 64\ntrain-on-inputs: true\nlr_scheduler_kwargs: {}\nseed: 3\n")
-    words = ("--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3", "--data", few_records)
+    settings.write_text(
+        "r: 4\nmax_steps: 5\ncutoff: 64\ntrain-on-inputs: true\nlr_scheduler_kwargs: {}\nseed: 3\nscaling: -2e-1\n"
+    )
+    words = ("--cutoff=64", "--r", "4", "--train-on-inputs", "--seed", "3", "--data", few_records, "--scaling=-0.2")
     given = train(pruned, tmp_path / "a", *words)
     command = f"finetune {settings} --model {pruned} --output_dir {tmp_path / 'b'} --max-steps 2 --learning_rate 1e-2"
     command += f" --per-device-train-batch-size 2 --report_to none --save_strategy no --data {few_records}"
