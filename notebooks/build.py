@@ -12,6 +12,7 @@ budgets.json and pyproject.toml.
 
 import hashlib
 import json
+import math
 import re
 import sys
 import time
@@ -62,6 +63,8 @@ def edition(source: Path, exercises: bool) -> nbformat.NotebookNode:
             cell.metadata["jupyter"] = {"source_hidden": True}
         if exercises and "check" in tags:
             cell.metadata["tags"] = [*tags, "raises-exception"]
+        if exercises:
+            cell.source = cell.source.replace("](../", "](../../")  # that edition lies a folder deeper
         cell.source = _fill(cell.source, source, minutes)
         cells.append(cell)
     for number, cell in enumerate(cells):
@@ -87,7 +90,7 @@ def _wind_clock(cells: list) -> int:
             if line.startswith("## "):
                 cell.source = cell.source.replace(line, f"{line} · minute {clock:.0f}")
             clock += len(line.split()) / WORDS + int((STATED.search(line) or [0, 0])[1])
-    return 5 * round(clock / 5)
+    return 5 * math.ceil(clock / 5)
 
 
 def _blank(text: str) -> str:

@@ -38,7 +38,7 @@ show(draw_path(), alt="Dense model, prune, adapt, train, merge, score; each with
 # ## 2 · Meet the model
 #
 # The embedded model is an ordinary `LlamaForCausalLM`: a pile of decoder blocks, each of attention and an MLP, with seven
-# linear layers. It was trained on a made-up world: who lives where, what things are for, which thing is bigger.
+# linear layers. It was trained on a made-up world: who lives where, what things are for, where they are kept, and small sums.
 
 # %%
 TINY = is_tiny()  # False when SPP_MODEL names a real model
@@ -260,11 +260,11 @@ print(f"gap recovered in this run: {float(gap_recovered(dense, pruned, recovered
 # ## 5 · One run is one draw
 #
 # Your bars come from one draw of calibration texts and one training run. With other texts and another order of the records
-# they would be a little different. So we claim nothing from them. We claim what several
-# runs agree on. The table of `spp-lite sweep` has the same training with several *seeds*, scored on the same questions.
+# they would be a little different. One run proves nothing, so we rely on several *seeds*. The table of `spp-lite sweep` has the same training with five of them, scored on the same questions.
 #
 # For every seed, the pruned and the recovered model share their mask. So take the difference for each seed, and look
-# at the mean of these *paired* differences and at its 95 % interval. If the interval does not hold 0, the seeds agree.
+# at the mean of these *paired* differences and at its 95 % interval. If the interval does not
+# contain 0, chance alone is an unlikely explanation of the difference.
 
 # %%
 from spp_lite.teaching import paired
@@ -333,7 +333,8 @@ print("checked: answer (1), by paired differences over the seeds; answer (2), by
 # %% [markdown]
 # ## 7 · Names and symbols
 #
-# One letter and one name for one thing, in all ten notebooks.
+# One letter and one name for one thing in this table, in all ten notebooks. Letters that only one notebook needs ($H$ in 02; $A$, $B$
+# and LoRA's rank in 04; $G$ in 05; $d$ and $t_n$ in 08; bytes $b$ in 09) are explained there.
 #
 # | symbol | shape | what it is | first in |
 # |---|---|---|---|

@@ -135,7 +135,7 @@ print("checked: one threshold parts the weights; the library's mask is yours, up
 # - **N:M** (`"2:4"`): of every M consecutive inputs of a row, exactly N weights stay. The ratio is $1 - N/M$.
 #
 # Be careful when you read other people's files: here N counts what is *kept*. Some code, Wanda's for one, counts what is
-# pruned. The picture shows the first twelve weights of one row, in groups of four.
+# pruned. The picture shows the first twelve weights of one row, in groups of four, beside a free mask that keeps six of the twelve.
 
 # %%
 from spp_lite.teaching.labs.boxes import plot_groups

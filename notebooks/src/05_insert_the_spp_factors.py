@@ -418,7 +418,7 @@ print("checked: the same gradients; two tensors of W's size are kept by autograd
 #
 # Autograd keeps two tensors of the size of $W$: $s\,R(\alpha)$, which it needs for $d\beta$, and $W'$, which it needs for $dx$.
 # Your layer keeps none. The price is that $W'$ is computed twice. The library's layer does the same; one calls such a layer
-# *fused*. It is not free: $G$ is a third large product, where a frozen layer does with two. The README has measured times.
+# *fused*. It is not free: computing $G$ takes a third large product; a frozen layer needs only two. The README has measured times.
 # </details>
 #
 # ## 5 · The whole model, by PEFT
@@ -629,8 +629,8 @@ lab.static(r=3, alpha=0.75, beta=0.75)
 #
 # <details><summary>Answers</summary>
 #
-# The α reaches its input in all outputs of its block (solid box), the β all inputs of its output (dashed box), and neither
-# moves a grey cell. (1) Yes: in the other outputs of its block, which have a β of their own. (2) $r = \mathrm{out}$, here 12:
+# Changing α moves one input's weights in all outputs of its block (solid box). Changing β moves all weights of one output (dashed
+# box). Neither moves a grey cell. (1) Yes: in the other outputs of its block, which have a β of their own. (2) $r = \mathrm{out}$, here 12:
 # every block has one row.
 # </details>
 #

@@ -179,7 +179,7 @@ print("checked: these are the rows that the library makes; few tokens are learne
 # </details>
 #
 # A cutoff saves time and memory, but it has a trap. The answer stands at the end of a record, and the end is what a cutoff takes
-# first. The next cell stops **on purpose**: somebody wanted to be very thrifty.
+# first. The next cell stops **on purpose**: somebody set the cutoff far too low.
 
 # %% tags=["raises-exception"]
 # %xmode Minimal
@@ -518,7 +518,7 @@ print("checked: the gap is under a quarter of the way; 0.05 helps, 0.5 harms, no
 # What was learned holds for records that were never seen. (A batch is new to the model when its training loss is taken, so the training loss is
 # nearly a held-out loss itself.)
 #
-# The good rate changes weights by a fraction of their size. The wild one changes them by more than their size, and ends below the
+# The good rate changes weights by a fraction of their size. The rate 0.5 changes them by more than their size, and ends below the
 # pruned model with every zero in place: keeping zeros does not protect knowledge.
 # </details>
 #
@@ -665,13 +665,15 @@ print("checked: the trainer used exactly these rates")
 # %% [markdown]
 # ## 9 · On a real LLaMA
 #
-# SmolLM2-135M is a pre-trained LLaMA of 30 blocks. SPP was trained on it at a few rates, and judged by records that were held out.
+# SmolLM2-135M is a pre-trained LLaMA of 30 blocks. SPP was trained on it at eight rates, each about twice the one before, and judged
+# by records that were held out.
 
 # %%
 from spp_lite.teaching.labs.alpaca import plot_real_rates
 from spp_lite.teaching.labs.lora_runs import smollm2
 
-show(plot_real_rates(smollm2("rates.csv")), alt="SmolLM2-135M: held-out loss against SPP's rate.")
+tried = smollm2("60-steps/rates.csv")
+show(plot_real_rates(tried), alt="SmolLM2-135M: held-out loss against SPP's rate.")
 
 # %%
 real = smollm2()
@@ -682,16 +684,15 @@ print(f"perplexity of held-out answers: dense {dense:.1f}, pruned {scores['none'
 print(f"with SPP {scores['spp']:.1f}, after {cell['max_steps'].max():.0f} steps")
 
 # %% tags=["we-checked"]
-tried = smollm2("rates.csv").query("method == 'spp' and sparsity == '2:4'")
-losses = tried.groupby("lr")["alpaca_loss"].mean()
-assert losses.idxmin() >= 0.01 and dense < scores["spp"] < scores["none"] / 2
-print("checked: there, too, SPP's best rate is 0.01 or more; SPP at least halves the perplexity")
+losses = tried.query("method == 'spp' and sparsity == '2:4'").groupby("lr")["alpaca_loss"].mean()
+assert 0.01 < losses.idxmin() < losses.index.max() and dense < scores["spp"] < scores["none"] / 2
+print("checked: there, too, SPP's best rate is above 0.01, and no edge; SPP halves the perplexity")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# On a real LLaMA, too, the best of the rates that were tried lies far above LoRA's usual 0.0002. If it is the largest that was
-# tried, a still larger one may be better: the title of the figure says so.
+# On a real LLaMA, too, the best of the rates that were tried lies far above LoRA's usual 0.0002. It is no edge: on both sides of it
+# the loss is higher. It is one seed, and the records chose the rate, so the loss itself is a little flattered.
 # </details>
 #
 # The command, with your own text files (`docs/results-smollm2.md` says which were used here):
@@ -699,16 +700,16 @@ print("checked: there, too, SPP's best rate is 0.01 or more; SPP at least halves
 # ```bash
 # spp-lite fetch smollm2
 # spp-lite sweep --model smollm2 --data alpaca.json --calibration c4.jsonl --calibration-samples 32 \
-#     --calibration-length 512 --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 \
-#     --steps 40 --batch-size 8 --cutoff 256 --bf16 --rates-at 2:4 --seeds 1 --out results/smollm2 \
-#     --methods spp --pruners wanda --sparsity 2:4 --try-rates 3e-3 1e-2 3e-2
+#     --calibration-length 512 --text wiki.txt --text-tokens 40960 --tasks text:wiki.txt \
+#     --steps 60 --batch-size 8 --cutoff 256 --bf16 --rates-at 2:4 --seeds 3 --out results/smollm2 \
+#     --methods spp --pruners wanda --sparsity 2:4 --try-rates 2e-3 4e-3 8e-3 1.6e-2 3.2e-2 6.4e-2 1.28e-1 2.56e-1
 # ```
 #
 # ## Recap
 #
 # 1. A template turns a record into a prompt; it must be the same one in training and in use.
 # 2. Labels lie in line with the tokens: −100 on the prompt; the answer and EOS are learned.
-# 3. SPP's first step moves a weight by the share η·s·|α| of itself, much less than LoRA's step at one rate η. That says why LoRA's
+# 3. SPP's first step moves a weight by the share lr · s · |α| of itself, much less than LoRA's step at the same rate lr. That says why LoRA's
 #    rate starts SPP slowly; which rate is best has to be tried. In the replayed runs 0.012 and 0.05 were best.
 # 4. Too small a rate is slow, too large a rate destroys: zeros stay, knowledge does not.
 # 5. A training loss tells what is learned; a held-out loss and the tasks tell what it is worth.

@@ -249,7 +249,7 @@ for name, after in changed.items():
     print(f"{name:18} keeps to 2:4: {keeps!s:5}  zeros filled: {filled:,}")
 
 # %% [markdown]
-# Look at the last line: with its rows in another order a weight keeps to its pattern, and yet zeros are filled. The pattern
+# Look at the last line: after reversing its rows the weight still keeps to the pattern, but zeros have been filled. The pattern
 # check cannot replace the zeros check.
 #
 # **Ex 07c · core · difficulty ●●● · importance ●●● · ~15 min.** Write the merge. `linears` is a dictionary from a name to an

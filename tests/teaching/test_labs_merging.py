@@ -95,6 +95,7 @@ def test_the_speed_figure_draws_ratios():
         ([1, 1, 1], "from 50 % zeros on"),
         ([1, 4, 4], "not at any"),
         ([1, 4, 1], "from 90"),
+        ([1.99, 1.9, 1.8], "from 90"),  # a tenth at least
     ],
 )
 def test_it_is_said_where_csr_overtakes(csr, words):

@@ -124,7 +124,8 @@ def test_the_read_out_and_the_answers_to_the_labs_questions():
     _, text = lab.render("LLaMA-2-7B", 16, 8, "RTX 3090", 1)
     assert "19,578,880 trainable numbers (0.291%)" in text and "fits 24 GiB" in text and "(one GPU)" in text
     assert "does not fit 16 GiB" in lab.render("LLaMA-2-7B", 16, 8, "T4", 1)[1]
-    assert "; fits 16 GiB" in lab.render("LLaMA-2-7B", 16, 4, "T4", 1)[1]
+    assert "does not fit 16 GiB" in lab.render("LLaMA-2-7B", 16, 4, "T4", 1)[1]  # by a quarter more than the formula
+    assert "it fits 16 GiB" in lab.render("TinyLlama-1.1B", 16, 4, "T4", 1)[1]
     assert "most of it weights" in text and "under FSDP" in lab.render("LLaMA-2-7B", 16, 8, "T4", 2)[1]
     assert "most of it the loss" in lab.render("SmolLM2-135M", 16, 8, "T4", 1)[1]
     narrow, wide = (memory(seven, r) for r in (16, 256))

@@ -15,7 +15,7 @@ from ...pruning.sparsity import Sparsity
 def plot_groups(row: Tensor) -> Figure:
     """Twelve weights of one output in groups of four: as they are, under the free half, under 2:4."""
     sizes = row[:12].abs().cpu()
-    masks = {"50% (anywhere)": sizes >= sizes.sort().values[6], "2:4": Sparsity.parse("2:4").mask(sizes[None])[0]}
+    masks = {"6 of these 12": sizes >= sizes.sort().values[6], "2:4": Sparsity.parse("2:4").mask(sizes[None])[0]}
     figure, axes = _canvas("2:4 keeps two of every four neighbours; a free mask keeps the largest wherever they are", 3)
     _strip(axes, 2, "|W|, one row", sizes, torch.ones(12, dtype=torch.bool))
     for y, (name, keep) in zip((1, 0), masks.items(), strict=True):

@@ -11,8 +11,8 @@ from ...experiment.statistics import by_sparsity, finite, paired, summarise
 from ...models import embedded
 
 
-def smollm2(name: str = "sweep.csv") -> pd.DataFrame:
-    """A committed table of SmolLM2-135M: "sweep.csv" or "rates.csv"; runs that failed are left out."""
+def smollm2(name: str = "60-steps/sweep.csv") -> pd.DataFrame:
+    """A committed table of SmolLM2-135M, by its path in results/smollm2; runs that failed are left out."""
     table = pd.read_csv(embedded("results", "smollm2") / name)
     return table[table["error"].fillna("").eq("")]
 
@@ -92,18 +92,21 @@ def plot_recovery(runs: Mapping[str, tuple[float, float]], sweep: pd.DataFrame) 
 
 
 def plot_smollm2(table: pd.DataFrame, sparsity: str = "2:4", pruner: str = "wanda") -> Figure:
-    """Perplexity of held-out Alpaca answers: SmolLM2-135M dense, pruned, and after every method that was measured."""
+    """Perplexity of held-out Alpaca answers: SmolLM2-135M dense, pruned, and after every method that was measured; means
+    over the seeds."""
     cell = table[(table["sparsity"] == sparsity) & (table["pruner"] == pruner) | (table["method"] == "dense")]
-    scores = finite(cell["alpaca_perplexity"]).groupby(cell["method"]).mean().sort_values(ascending=False)
+    found = finite(cell["alpaca_perplexity"]).groupby(cell["method"])
+    scores, seeds = found.mean().sort_values(ascending=False), found.count()
     trained = scores.drop(["dense", "none"], errors="ignore")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 1.4 + 0.55 * len(scores)), layout="constrained")
         axes = figure.add_subplot()
         for place, (method, score) in enumerate(scores.items()):
             axes.barh(place, score, color=look_of(method)[1], height=0.6)
-            axes.text(1.05 * score, place, f"{score:.1f}", va="center")
+            many = f" ({seeds[method]} seeds)" if seeds[method] > 1 else ""
+            axes.text(1.05 * score, place, f"{score:.1f}{many}", va="center")
         axes.set_yticks(range(len(scores)), [name_of(method) for method in scores.index])
-        axes.set(xscale="log", xlim=(1, 2.2 * scores.max()), ylim=(len(scores) - 0.5, -0.5))
+        axes.set(xscale="log", xlim=(1, 2.5 * scores.max()), ylim=(len(scores) - 0.5, -0.5))
         axes.set_xlabel("perplexity of held-out Alpaca answers (logarithmic; lower is better)")
         said = f"SmolLM2-135M, Wanda {sparsity}"
         if len(trained):
