@@ -68,7 +68,7 @@ def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence 
     would be lost. size: bytes that must be free.
     """
     folder = Path(folder).expanduser().resolve()
-    if any(name and Path(name).expanduser().resolve() == folder for name in keep):
+    if folder.exists() and any(name and Path(name).expanduser().resolve() == folder for name in keep):
         raise ValueError(f"{folder} is read by this command and would be overwritten: name another folder to write to")
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():

@@ -5,6 +5,7 @@ what a killed process left. Knows nothing about models.
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ SCRATCH = ".spp-lite-new"
 
 @contextmanager
 def alone(path: Path, *, seconds: float = 0) -> Iterator[None]:
-    """Keep this machine's other processes from writing `path` meanwhile; ValueError where one still does after `seconds`.
+    """Keep this user's other processes from writing `path` meanwhile; ValueError where one still does after `seconds`.
 
     The lock goes with the process that holds it, however that ends.
     """
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else ""  # another's lock could not be opened
     try:
-        lock = FileLock(Path(tempfile.gettempdir()) / f"spp-lite-{name}.lock").acquire(timeout=seconds)
+        lock = FileLock(Path(tempfile.gettempdir()) / f"spp-lite-{name}-{user}.lock").acquire(timeout=seconds)
     except Timeout:
         raise ValueError(f"another process is writing {path}: wait for it, or name another --out") from None
     with lock:

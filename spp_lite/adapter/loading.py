@@ -4,6 +4,7 @@ Works for every kind of PEFT adapter. Knows nothing about how one was trained.
 """
 
 import json
+import warnings
 from pathlib import Path
 
 import peft
@@ -30,12 +31,14 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
 
     >>> from peft import get_peft_model
     >>> from spp_lite import SppConfig, load, prune
-    >>> from spp_lite.adapter import check_adapter_weights, load_adapter
+    >>> from spp_lite.adapter import check_adapter_weights, load_adapter, unsaved
     >>> model, _ = load("tiny")
     >>> _ = prune(model, sparsity="50%", method="magnitude", progress=False)
     >>> adapted = get_peft_model(model, SppConfig())
     >>> adapted.save_pretrained("adapter")
     >>> check_adapter_weights(adapted, "adapter")
+    >>> unsaved(adapted)  # nothing is trained that the folder lacks
+    []
     >>> adapted = load_adapter(adapted.unload(), "adapter", trainable=True)
     >>> load_adapter(load("tiny")[0], "adapter")
     Traceback (most recent call last):
@@ -65,6 +68,17 @@ def check_adapter_weights(model: peft.PeftModel, folder: str | Path) -> None:
     if not isinstance(model, peft.PeftModel):
         raise ValueError(f"the model carries no adapter that {folder} could be compared with: insert it first")
     _check(model, folder, _read_config(folder), _read_tensors(folder))
+
+
+def unsaved(model: peft.PeftModel) -> list[str]:
+    """The names of trainable weights that no adapter's folder or checkpoint would hold: unfrozen beside the adapters."""
+    with warnings.catch_warnings():  # where the hub is asked for the base's vocabulary, and does not answer
+        warnings.simplefilter("ignore")
+        states = [peft.get_peft_model_state_dict(model, adapter_name=name) for name in model.peft_config]
+    held = {value.data_ptr() for state in states for value in state.values()}
+    prompt = any(config.is_prompt_learning for config in model.peft_config.values())  # saved as what it computes
+    trained = [] if prompt else [one for one in model.named_parameters() if one[1].requires_grad and not one[1].is_meta]
+    return [name for name, weight in trained if weight.data_ptr() not in held]
 
 
 def _first_line(error: Exception) -> str:

@@ -106,17 +106,10 @@ def _weights_before(peft_model) -> dict[str, Tensor]:
     """Copies of the weights that merging changes, by name; raises SparsityError when it cannot be done or proved."""
     require_weights(peft_model)
     layers, active = _tuner_layers(peft_model), set()
+    embeddings = {id(module.weight) for module in peft_model.modules() if isinstance(module, nn.Embedding)}
     for name, layer in layers.items():
-        base = layer.get_base_layer()
-        away = not is_quantised(base) and (has_offloaded_params(base) or base.weight.is_meta)
-        for wrong, what in (
-            (is_quantised(base), "is quantised: load the pruned model unquantised, then merge"),
-            (away, "is offloaded: load the pruned model without device_map, then merge"),
-            (layer.merged, "is merged already: call unmerge_adapter() first, so that it can be checked"),
-            (layer.disable_adapters, "has its adapters disabled: call base_model.enable_adapter_layers() first"),
-        ):
-            if wrong:
-                raise SparsityError(f"{name} {what}")
+        if wrong := _unprovable(layer, embeddings):
+            raise SparsityError(f"{name} {wrong}")
         for part, factor in layer.named_parameters():
             names = set() if part.startswith("base_layer.") else set(part.split(".")) & set(layer.active_adapters)
             if names and not torch.isfinite(factor).all():
@@ -133,6 +126,25 @@ def _weights_before(peft_model) -> dict[str, Tensor]:
         if isinstance(module, nn.Linear) and ".original_module" in name and measure(module.weight) > 0:
             weights[plain(name)] = module.weight
     return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+
+
+def _unprovable(layer: BaseTunerLayer, embeddings: set[int]) -> str:
+    """Why a layer cannot be merged with proof, in words; "" where it can. embeddings: ids of the model's weights of them."""
+    base = layer.get_base_layer()
+    if is_quantised(base):
+        return "is quantised: load the pruned model unquantised, then merge"
+    if not isinstance(getattr(base, "weight", None), Tensor):
+        what = f"adapts a parameter of a {type(base).__name__} (target_parameters)"
+        return f"{what}, of which a merge cannot be proved: adapt linears, by target_modules"
+    if has_offloaded_params(base) or base.weight.is_meta:
+        return "is offloaded: load the pruned model without device_map, then merge"
+    if layer.merged:
+        return "is merged already: call unmerge_adapter() first, so that it can be checked"
+    if layer.disable_adapters:
+        return "has its adapters disabled: call base_model.enable_adapter_layers() first"
+    if isinstance(base, nn.Linear) and id(base.weight) in embeddings:
+        return "shares its weight with the embeddings, which a merge would change, too: adapt other linears"
+    return ""
 
 
 def _prove(name: str, before: Tensor, weight: Tensor) -> dict:

@@ -38,7 +38,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
     _quieten()
     try:
-        return import_module(f".{options.command}", __name__).run(options) or 0
+        status = import_module(f".{options.command}", __name__).run(options) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough; what a command makes is written before it is told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as any program that writes into a closed pipe
     except KeyboardInterrupt:
         print(f"spp-lite {options.command}: stopped", file=sys.stderr)
         return 130
@@ -46,6 +52,11 @@ def main(argv: list[str] | None = None) -> int:
         if options.debug:
             raise
         return _say(options.command, error)
+
+
+def watched() -> bool:
+    """Is there a terminal that shows how far a command is?"""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _quieten() -> None:
@@ -56,7 +67,7 @@ def _quieten() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
     warnings.simplefilter("ignore", FutureWarning)  # of libraries among themselves
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    if not sys.stderr.isatty():
+    if not watched():
         os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
         with suppress(ImportError):  # the doctor runs where they are broken
             import datasets

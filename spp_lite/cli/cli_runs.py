@@ -2,9 +2,10 @@
 
 import argparse
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
+
+from . import watched
 
 
 def at_least(low: float, kind: type = int):
@@ -22,6 +23,11 @@ def at_least(low: float, kind: type = int):
     return read
 
 
+def path(text: str) -> Path:
+    """An argparse type: a path, in which the shell may have left a ~ (as in --out=~/new)."""
+    return Path(text).expanduser()
+
+
 def add_model(parser, **kwargs) -> None:
     parser.add_argument("--model", help="'tiny', a folder or a hub id (default: $SPP_MODEL, else tiny)", **kwargs)
 
@@ -32,7 +38,11 @@ def add_device_map(parser) -> None:
 
 def add_calibration(parser) -> None:
     parser.add_argument("--data", help="'tiny', an Alpaca JSON or a hub id (default: $SPP_DATA, else tiny)")
-    parser.add_argument("--calibration", type=Path, help="texts: .jsonl with 'text', or plain (default: the records)")
+    parser.add_argument(
+        "--calibration",
+        type=path,
+        help="texts: .jsonl with 'text', or plain (default: those of --data; of tiny alone its own)",
+    )
     parser.add_argument("--calibration-samples", type=at_least(1), default=128)
     about = "tokens a sample (default: 128 for tiny, else 512)"
     parser.add_argument("--calibration-length", type=at_least(2), help=about)
@@ -40,10 +50,10 @@ def add_calibration(parser) -> None:
 
 def add_scores(parser) -> None:
     parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, text:FILE, or none (default: tiny, else paper)")
-    parser.add_argument("--text", type=Path, help="text file for perplexity (demo and sweep of tiny: the embedded one)")
+    parser.add_argument("--text", type=path, help="text file for perplexity (demo and sweep of tiny: the embedded one)")
     parser.add_argument("--text-tokens", type=at_least(2), help="of the text, score so many tokens (default: all)")
     parser.add_argument("--limit", type=at_least(1), help="items a task")
-    parser.set_defaults(progress=sys.stderr.isatty())  # elsewhere one line a stage
+    parser.set_defaults(progress=watched())  # elsewhere one line a stage
 
 
 def add_training(parser, batch_size: int) -> None:

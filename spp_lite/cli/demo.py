@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _recipe, add_calibration, add_model, add_scores, add_training, at_least
+from .cli_runs import _recipe, add_calibration, add_model, add_scores, add_training, at_least, path
 
 SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "alpaca_loss", "loss_first", "loss_last", "seconds")
 
@@ -18,7 +18,7 @@ def add(parser) -> None:
     parser.add_argument("--steps", type=at_least(1), default=60)
     parser.add_argument("--learning-rate", type=at_least(0, float), help="default: 2.4e-2 for tiny, else 4e-3")
     parser.add_argument("--r", type=at_least(1), default=16)
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for demo.csv, demo.png and models")
+    parser.add_argument("--out", type=path, default=Path("results"), help="folder for demo.csv, demo.png and models")
     parser.add_argument("--save-models", action="store_true", help="also save each merged model")
 
 

@@ -1,8 +1,6 @@
 """spp-lite evaluate."""
 
-from pathlib import Path
-
-from .cli_runs import add_device_map, add_model, add_scores, at_least
+from .cli_runs import add_device_map, add_model, add_scores, at_least, path
 
 
 def add(parser) -> None:
@@ -13,7 +11,7 @@ def add(parser) -> None:
     add_scores(parser)
     words = "tokens a window of the text (default: what the model takes, at most 2048; published numbers tell theirs)"
     parser.add_argument("--text-window", type=at_least(2), help=words)
-    parser.add_argument("--out", type=Path, help="CSV to write")
+    parser.add_argument("--out", type=path, help="CSV to write")
 
 
 def run(options) -> None:
@@ -30,7 +28,7 @@ def run(options) -> None:
     texts = read_texts(options.text) if options.text else []
     _check(options, tasks, texts)
     model, tokenizer = load(options.model, device_map=options.device_map)
-    if options.adapter:
+    if options.adapter is not None:
         model = load_adapter(model, options.adapter).eval()
     tables = []
     if texts:  # first: what it refuses costs no finished scores
@@ -40,9 +38,11 @@ def run(options) -> None:
     if tasks != ["none"]:
         tables.insert(0, evaluate(model, tokenizer, tasks, limit=options.limit, progress=options.progress))
     table = pd.concat(tables, ignore_index=True)
+    if options.out:  # before anything is printed: a pipe may close
+        write_table(table, options.out)
     print(table.to_string(index=False, float_format="{:.4f}".format))
     if options.out:
-        print(f"wrote {write_table(table, options.out)}")
+        print(f"wrote {options.out}")
 
 
 def _check(options, tasks: list[str], texts: list[str]) -> None:

@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from . import watched
+
 
 @dataclass
 class FinetuneArguments:
@@ -108,6 +110,7 @@ def _settings(options):
 
     rest = list(options.rest)
     words = [word for name, value in AUTHORS.items() for word in (f"--{name}", str(value))]
+    words += [] if watched() else ["--disable_tqdm", "True"]
     words += _read_yaml(rest.pop(0)) if rest and not rest[0].startswith("-") else []
     words += rest
     for one in fields(FinetuneArguments):
@@ -143,6 +146,7 @@ def _read_yaml(name: str) -> list[str]:
     for key, value in given.items():
         if value is not None:
             value = "no" if value is False and key.endswith("strategy") else value  # YAML's word for false
+            value = "none" if value == [] else value
             values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
             words += [f"--{key}={values[0]}"] if len(values) == 1 else [f"--{key}", *map(str, values)]
     return words

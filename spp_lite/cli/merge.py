@@ -1,8 +1,6 @@
 """spp-lite merge."""
 
-from pathlib import Path
-
-from .cli_runs import add_model
+from .cli_runs import add_model, path
 
 
 def add(parser) -> None:
@@ -14,7 +12,7 @@ def add(parser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--dense", action="store_true", help="write a plain model folder (the default with an adapter)")
     form.add_argument("--sparse", action="store_true", help="write mask bits and kept values: half the size at 2:4")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=path, required=True, help="folder to write")
 
 
 def run(options) -> None:
@@ -37,8 +35,11 @@ def run(options) -> None:
     adapted = load_adapter(model, options.adapter)
     config = adapted.active_peft_config
     merged, report = merge(adapted)
+    write(
+        merged, tokenizer, folder, card=_card(options, config, report)
+    )  # before anything is printed: a pipe may close
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
-    print(f"wrote the merged model to {write(merged, tokenizer, folder, card=_card(options, config, report))}")
+    print(f"wrote the merged model to {folder}")
 
 
 def _card(options, config, report) -> str:
@@ -50,7 +51,7 @@ def _card(options, config, report) -> str:
     from ..recover.checkpoints import NOTE
 
     base, table = model_name(options.model), report.table
-    note = Path(options.adapter) / NOTE
+    note = path(options.adapter) / NOTE
     try:
         made = json.loads(note.read_text())
     except (OSError, ValueError):  # no note, or one that was cut short

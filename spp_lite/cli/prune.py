@@ -1,8 +1,7 @@
 """spp-lite prune."""
 
-from pathlib import Path
-
-from .cli_runs import add_calibration, add_device_map, add_model, calibration
+from . import watched
+from .cli_runs import add_calibration, add_device_map, add_model, calibration, path
 
 
 def add(parser) -> None:
@@ -11,11 +10,11 @@ def add(parser) -> None:
     add_device_map(parser)
     parser.add_argument("--sparsity", required=True, help="50%%, 0.75, 2:4, …")
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
-    parser.add_argument("--skip", nargs="*", default=(), help="name patterns of linears to leave dense")
-    parser.add_argument("--only", nargs="*", default=(), help="name patterns of the only linears to prune")
+    parser.add_argument("--skip", nargs="+", default=(), help="name patterns of linears to leave dense")
+    parser.add_argument("--only", nargs="+", default=(), help="name patterns of the only linears to prune")
     parser.add_argument("--allocation", nargs="+", default=["uniform"], help="uniform, owl, or '*.down_proj=40%%' …")
     add_calibration(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=path, required=True, help="folder to write")
 
 
 def run(options) -> None:
@@ -29,14 +28,14 @@ def run(options) -> None:
         raise ValueError(f"method {options.method!r} is none of {', '.join(METHODS)}")
     folder = require_writable(options.out, model=True, keep=(model_name(options.model),))
     given = dict(pair.rsplit("=", 1) for pair in options.allocation if "=" in pair)
-    if given and len(given) < len(options.allocation):
+    if len(given) < len(options.allocation) > 1:
         raise ValueError(f"--allocation {' '.join(options.allocation)}: give one word, or only pairs pattern=ratio")
     tokenizer = load_tokenizer(resolve(options.model))
     batches = None if options.method == "magnitude" else calibration(options, tokenizer)
     model, tokenizer = load(options.model, device_map=options.device_map)
     require_writable(folder, model=True, size=(size := sum(weight.nbytes for weight in model.parameters())))
     chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
-    report = prune(model, batches, sparsity, method=options.method, **chosen)
+    report = prune(model, batches, sparsity, method=options.method, progress=watched(), **chosen)
     save(model, tokenizer, folder, finish=lambda new: report.table.to_csv(new / "pruning_report.csv", index=False))
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
     print(report)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least
+from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least, path
 
 ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
 GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
@@ -26,14 +26,14 @@ def add(parser) -> None:
     about = "default: 160; of --quick 80; several: a sweep and a table each, in a folder of --out each, and accuracy against steps"
     parser.add_argument("--steps", nargs="+", type=at_least(1), help=about)
     about = "rates.csv of another sweep (default: the one in --out, made if absent)"
-    parser.add_argument("--rates", type=Path, help=about)
+    parser.add_argument("--rates", type=path, help=about)
     about = "the learning rates to choose from (default: quarter decades from 3e-4 to 1e-1)"
     parser.add_argument("--try-rates", nargs="+", type=at_least(0, float), help=about)
     about = "where they are chosen; a run takes those of the nearest (default: 75%%)"
     parser.add_argument("--rates-at", nargs="+", metavar="SPARSITY", help=about)
     parser.add_argument("--rate-seeds", type=at_least(1), help="seeds a rate is tried with (default: 1)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="processes")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
+    parser.add_argument("--out", type=path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
 
 
 def run(options) -> None:
@@ -69,7 +69,7 @@ def run(options) -> None:
 
 def _sweep(plan, recipe, chosen_by, options, out: Path):
     """Choose a rate per method, do the runs that the table lacks, print its cells, draw it; returns the table."""
-    from ..experiment.table import grid
+    from ..experiment.recipe import grid
 
     say = (lambda line: None) if options.progress else lambda line: print(line, flush=True)
     named = dict.fromkeys(method for methods, _, _ in plan for method in methods)
@@ -103,7 +103,7 @@ def _report(table, out: Path, tiny: bool) -> None:
 
 def _plan(options) -> list[tuple]:
     """(methods, pruners, sparsities), …; what does not exist or has no effect is named before anything is read."""
-    from ..experiment.table import grid
+    from ..experiment.recipe import grid
     from ..models import require_writable
 
     plan = QUICK if options.quick else GRID
@@ -125,9 +125,9 @@ def _plan(options) -> list[tuple]:
 
 def _rates(recipe, methods: list[str], options, out: Path, say):
     """A function: sparsity → {method: learning rate}, of the file that is named, of the embedded one, or chosen now."""
-    from ..experiment.recipe import trains
+    from ..experiment.recipe import rate_grid, trains
     from ..experiment.statistics import by_sparsity
-    from ..experiment.table import choose_rates, differences, rate_grid, read_table
+    from ..experiment.table import choose_rates, differences, read_table
     from ..models import embedded, load
 
     if not any(map(trains, methods)):

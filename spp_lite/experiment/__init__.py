@@ -25,9 +25,9 @@ True
 ['dense', 'none', 'spp']
 """
 
-from .recipe import Recipe, Run
+from .recipe import Recipe, Run, grid, rate_grid
 from .runs import dense_and_recovered, do_run, score, zeros
-from .table import choose_rates, grid, rate_grid, sweep, write_table
+from .table import choose_rates, sweep, write_table
 
 __all__ = [
     "Recipe", "Run", "choose_rates", "dense_and_recovered", "do_run", "grid", "rate_grid", "score", "sweep",

@@ -5,9 +5,10 @@ Knows what exists and can be run. Runs nothing.
 
 import hashlib
 import inspect
+import itertools
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
@@ -29,6 +30,7 @@ EXTRAS = {  # method+extra, as "spp+distill": what may be done beside a method
     "distill": "the dense parent's predictions and hidden states at the answers are learned, not the records' words",
     "norms": "the norms' weights are trained too",
 }
+RATES = (3e-4, 5.5e-4, 1e-3, 1.8e-3, 3e-3, 5.5e-3, 1e-2, 1.8e-2, 3e-2, 5.5e-2, 1e-1)  # learning rates to choose from
 UNTRAINED = ("dense", "none")  # methods without a learning rate
 UNTOLD = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
 IDENTITY = ("model", "data", "calibration", "text", "tasks", "recipe", "spp_lite")  # columns: what made a row
@@ -157,3 +159,30 @@ class Run:
 def trains(method: str) -> bool:
     """Does this method (of Run) have a learning rate?"""
     return method.partition("+")[0] not in UNTRAINED
+
+
+def grid(
+    methods: Sequence[str], pruners: Sequence[str], sparsities: Sequence[str], seeds: int, rates: Mapping[str, float]
+) -> list[Run]:
+    """The dense model and all runs, one seed after the other, so that a sweep that is stopped has whole grids.
+
+    Raises ValueError for a method that trains and has no rate, and for no seeds.
+    """
+    whole(seeds=seeds)
+    if lacking := [method for method in methods if trains(method) and method not in rates]:
+        found = ", ".join(rates) or "none"
+        raise ValueError(f"there is no learning rate for {', '.join(lacking)}: those that were chosen are of {found}")
+    cells = itertools.product(range(seeds), pruners, sparsities, methods)
+    runs = [Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells]
+    return [Run("dense", "dense", "0%", 0, 0.0), *runs]
+
+
+def rate_grid(
+    methods: Sequence[str], sparsities: Sequence[str], rates: Sequence[float] | None = None, seeds: int = 1
+) -> list[Run]:
+    """What choose_rates() compares: every method that trains at every rate (None: RATES), pruned by Wanda."""
+    whole(seeds=seeds)
+    if wrong := [rate for rate in rates or () if not rate > 0]:
+        raise ValueError(f"a learning rate of {wrong[0]} teaches nothing: try positive ones")
+    cells = itertools.product(range(seeds), sparsities, rates or RATES, filter(trains, methods))
+    return [Run(method, "wanda", sparsity, seed, rate) for seed, sparsity, rate, method in cells]

@@ -27,7 +27,9 @@ def texts_of(table: pd.DataFrame) -> Iterator[str]:
             for row in cells.itertuples()
         ]
         yield f"{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds\n{_grid(cells.assign(text=text))}"
-    for score in scores if "spp" in set(_whole(table)["method"]) else ():
+    for score in scores:
+        if finite(table.loc[table["method"] == "spp", score]).isna().all():
+            continue
         found, scale = paired(table, score), 100 if score == "accuracy" else 1
         for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
             text = [
@@ -76,7 +78,9 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
     cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
     if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
-    if {"spp"} < set(_whole(here)["method"]) - {"dense"}:
+    runs = _whole(here)[finite(_whole(here)["accuracy"]).notna()]
+    ours, others = runs[runs["method"] == "spp"], runs[~runs["method"].isin(["dense", "spp"])]
+    if len(ours.merge(others, on=["sparsity", "seed"])):
         figures["paired"] = plotting.plot_paired(table, pruner=pruner)
     trained = table[~table["method"].isin(["dense", "none"])]
     if trained["pruner"].nunique() > 1 and len(panels.shared_cells(table)):  # of pruning alone, criteria says it all

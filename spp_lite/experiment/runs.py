@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from ..adapter.merging import merge
 from ..models import environment, load, peak_memory, reset_peak_memory
@@ -18,7 +18,7 @@ from ..pruning.prune import prune
 from ..pruning.sparsity import Sparsity
 from ..recover.evaluation import average_accuracy, evaluate
 from ..recover.perplexity import perplexity, record_loss
-from ..recover.training import Estimate, finetune
+from ..recover.training import finetune
 from .baselines import attach, recover
 from .recipe import Recipe, Run, identify
 
@@ -112,6 +112,7 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
     if method == "dense":
         scores = score(recipe, model, tokenizer)
         return {"zeros_before": scores["zeros"], "zeros_after": scores.pop("zeros"), **scores}
+    found |= recipe.training  # of a run that fails, too
     prune(model, calibration, run.sparsity, method=run.pruner, progress=False)
     found["zeros_before"] = zeros(model)
 
@@ -126,4 +127,20 @@ def _prune_train_score(recipe: Recipe, run: Run, found: dict) -> dict:
 
     model = recover(model, method, train, r=recipe.r, norms="norms" in extras)
     scores = score(recipe, model, tokenizer)
-    return {"zeros_after": scores.pop("zeros"), **recipe.training, **scores}
+    return {"zeros_after": scores.pop("zeros"), **scores}
+
+
+class Estimate(TrainerCallback):
+    """Tells `say`, after four steps, how long training will take, where that is more than a minute."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == 1:  # the first is slower
+            self.start, self.seen = time.perf_counter(), state.num_input_tokens_seen
+        if state.global_step == 4:
+            seconds, tokens = time.perf_counter() - self.start, state.num_input_tokens_seen - self.seen
+            if (left := seconds / 3 * (state.max_steps - 4)) > 60:
+                speed = f"{seconds / 3:.1f} s a step, {tokens / seconds:.0f} tokens/s"
+                self.say(f"{speed}: about {left / 60:.0f} min of training left")

@@ -66,7 +66,7 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     found["half"] = stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])
     better = -1 if value.endswith(("perplexity", "loss")) else 1
     sign = better * np.sign(found["mean"]) * (found["mean"].abs() > found["half"])
-    return found.assign(verdict=sign.map({1: "loses", -1: "wins", 0: "undecided"})).drop(columns="std")
+    return found.assign(verdict=sign.map({1: "loses", -1: "wins"}).fillna("undecided")).drop(columns="std")
 
 
 def _require_one(table: pd.DataFrame, *key: str) -> None:

@@ -4,7 +4,6 @@ Knows what a run is called, not how it is done (runs.py).
 """
 
 import hashlib
-import itertools
 import multiprocessing
 import os
 import signal
@@ -19,43 +18,14 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..arguments import whole
 from ..models import load, require_writable
 from ..writing import alone, replaced
 from .recipe import IDENTITY, Recipe, Run, trains
 from .runs import do_run
 from .statistics import finite, is_pattern, ratio_of
 
-RATES = (3e-4, 5.5e-4, 1e-3, 1.8e-3, 3e-3, 5.5e-3, 1e-2, 1.8e-2, 3e-2, 5.5e-2, 1e-1)  # learning rates to choose from
 SCORES = ("accuracy", "alpaca_loss", "perplexity")  # a row has one of them, or an error
 KEY = [field.name for field in fields(Run)]
-
-
-def grid(
-    methods: Sequence[str], pruners: Sequence[str], sparsities: Sequence[str], seeds: int, rates: Mapping[str, float]
-) -> list[Run]:
-    """The dense model and all runs, one seed after the other, so that a sweep that is stopped has whole grids.
-
-    Raises ValueError for a method that trains and has no rate, and for no seeds.
-    """
-    whole(seeds=seeds)
-    if lacking := [method for method in methods if trains(method) and method not in rates]:
-        found = ", ".join(rates) or "none"
-        raise ValueError(f"there is no learning rate for {', '.join(lacking)}: those that were chosen are of {found}")
-    cells = itertools.product(range(seeds), pruners, sparsities, methods)
-    runs = [Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells]
-    return [Run("dense", "dense", "0%", 0, 0.0), *runs]
-
-
-def rate_grid(
-    methods: Sequence[str], sparsities: Sequence[str], rates: Sequence[float] | None = None, seeds: int = 1
-) -> list[Run]:
-    """What choose_rates() compares: every method that trains at every rate (None: RATES), pruned by Wanda."""
-    whole(seeds=seeds)
-    if wrong := [rate for rate in rates or () if not rate > 0]:
-        raise ValueError(f"a learning rate of {wrong[0]} teaches nothing: try positive ones")
-    cells = itertools.product(range(seeds), sparsities, rates or RATES, filter(trains, methods))
-    return [Run(method, "wanda", sparsity, seed, rate) for seed, sparsity, rate, method in cells]
 
 
 def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, float]:

@@ -114,7 +114,7 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
     >>> sorted(first.linears)[-1]
     'model.layers.0.self_attn.v_proj'
     """
-    batches = [_as_inputs(batch, number) for number, batch in enumerate(calibration)]
+    batches = [_as_inputs(batch, number) for number, batch in enumerate(as_batches(calibration))]
     if not batches:
         raise CalibrationError("calibration is empty: give at least one LongTensor (batch, length)")
     if not hasattr(model, "config"):
@@ -133,6 +133,12 @@ def walk(model: nn.Module, calibration: Iterable) -> Iterator[BlockRun]:
             yield here
             for batch in range(len(hidden)):
                 hidden[batch] = here.output(batch).detach()
+
+
+def as_batches(calibration: Iterable) -> list:
+    """The batches; one alone, as a tokenizer gives it, is a list of one."""
+    one = isinstance(calibration, Mapping) or (isinstance(calibration, Tensor) and calibration.dim() == 2)
+    return [calibration] if one else list(calibration)
 
 
 def _as_inputs(batch, number: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from ..arguments import number, require_weights
 from ..storage import is_dense
 from . import allocation as allocations
 from .blocks import block_linears, block_matrices, computed, place_of, weight_of, without_autocast, write_weight
-from .calibration import BlockRun, InputStatistics, walk
+from .calibration import BlockRun, InputStatistics, as_batches, walk
 from .criteria import inverse_factor, magnitude_scores, sparsegpt_together, wanda_scores
 from .sparsity import Sparsity, SparsityError, measure
 
@@ -94,7 +94,7 @@ def prune(
     sparsity, linears = Sparsity.parse(sparsity), _chosen(model, skip, only)
     _check_input(model, linears, sparsity, method, calibration)
     others = _left_dense(model, linears)
-    calibration = list(calibration) if calibration is not None else None
+    calibration = as_batches(calibration) if calibration is not None else None
     asked = _allocate(linears, sparsity, allocation, calibration, model)
     with tqdm(total=len(linears), desc=f"prune {sparsity} {method}", disable=not progress) as bar:
         run = _Run(linears, asked, method, damping, allocation != "uniform", bar)

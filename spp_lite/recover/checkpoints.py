@@ -15,14 +15,14 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
-from ..adapter import check_adapter_weights
+from ..adapter import check_adapter_weights, unsaved
 from ..models import environment, fingerprint
 
 NOTE, STATE = "spp_run.json", "trainer_state.json"  # a checkpoint's first file, what made it, and its last
 SHARDS = "pytorch_model_fsdp*/.metadata"  # of FSDP, where it keeps a checkpoint in shards: its only weights
 SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor",
-    "bf16", "fp16", "adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "neftune_noise_alpha",
+    "bf16", "fp16", "lr_scheduler_kwargs", "train_sampling_strategy", "optim_args", "dataloader_drop_last", "adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "neftune_noise_alpha",
 )  # fmt: skip
 UNTOLD = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision")  # of an adapter
 
@@ -41,7 +41,7 @@ class Note:
             "seed": args.seed,
             "teacher": None if teacher is None else fingerprint(teacher),
             "norm_learning_rate": norm_rate,
-            **{name: str(getattr(args, name)) for name in SETTINGS},  # a resumed run would keep the old ones
+            **{name: str(getattr(args, name, None)) for name in SETTINGS},  # a resumed run would keep the old ones
         }
 
     def begin(self, checkpoint: Path) -> None:
@@ -147,6 +147,10 @@ def _unfit(model, checkpoint: Path) -> str:
     if not isinstance(model, PeftModel):
         missing = not list(checkpoint.glob("model*.safetensors"))
         return "holds an adapter, and the model is no PeftModel" if missing else ""
+    if lost := unsaved(model):
+        return f"lacks {lost[0]}, which is trained beside the adapter: train it as one of modules_to_save"
+    if len(model.active_adapters) > 1:
+        return f"is of {len(model.active_adapters)} active adapters, of which Trainer loads one: train one at a time"
     named = checkpoint / model.active_adapters[0]  # PEFT's place for all but "default"
     try:
         check_adapter_weights(model, named if named.is_dir() else checkpoint)

@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import TrainingArguments
 
-from ..adapter import norm_weights
+from ..adapter import norm_weights, unsaved
 from ..arguments import number, require_weights
 from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure
@@ -53,6 +53,9 @@ def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
     if bare:
         way = "freeze them and insert an adapter, get_peft_model(model, SppConfig())"
         _warn(f"training fills the zeros of {len(bare)} trainable linears, {bare[0]} among them: {way}")
+    if isinstance(model, PeftModel) and (lost := unsaved(model)):
+        way = "name it in the adapter's modules_to_save"
+        _warn(f"no checkpoint and no adapter folder will hold {lost[0]}, which is trained beside the adapter: {way}")
     coarse = [n for n, w in trained.items() if w.dtype in (torch.bfloat16, torch.float16) and "spp_" not in n]
     if coarse:
         kind = str(trained[coarse[0]].dtype).removeprefix("torch.")
@@ -80,11 +83,22 @@ def diverged(model: nn.Module, step: int, loss: float, rate: float) -> Diverged:
     return Diverged(f"training diverged: the loss of step {step} is {float(loss)}: {way}")
 
 
-def check_bfloat16(args: TrainingArguments) -> None:
-    """Warn where bfloat16 is asked of a CPU that emulates it: a step then takes longer by far, not half as long."""
+def check_arguments(args: TrainingArguments, steps: int) -> None:
+    """Warn where all steps are warm-up, and of bfloat16 on a CPU that emulates it: a step then takes longer by far."""
+    if args.get_warmup_steps(steps) >= steps:
+        _warn(f"all {steps} steps are warm-up, whose first has a rate of 0: ask for more steps, or less warm-up")
     if args.bf16 and args.device.type == "cpu" and (times := bfloat16_slowdown()) > SLOW:
         slow = f"a matrix product takes {times:.0f} times as long as in float32"
         _warn(f"this CPU emulates bfloat16 ({slow}): train without bf16")
+
+
+def check_gradients(trainer) -> None:
+    """Warn of weights that no backward pass reached: AdamW keeps its moments from the first gradient on."""
+    state = getattr(trainer.optimizer, "state", {})
+    trained = [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    idle = [name for name, weight in trained if state and trainer.args.world_size == 1 and weight not in state]
+    if idle and len(idle) < len(trained):
+        _warn(f"{len(idle)} of {len(trained)} trained tensors got no gradient, {idle[0]} among them: nothing uses them")
 
 
 @functools.cache

@@ -203,11 +203,11 @@ def held_out(records: Dataset, *, parts: int = 1) -> tuple[Dataset, ...]:
 
 
 def default_texts(split: str = "calibration", *, model: str | None = None, data: str | None = None) -> list[str]:
-    """Texts for "calibration" or, disjoint, for "validation" (perplexity): of the embedded world for the tiny model,
+    """Texts for "calibration" or, disjoint, for "validation" (perplexity): of the embedded world for the tiny model alone,
     else of the Alpaca records (those of held_out are for validation)."""
     if split not in ("calibration", "validation"):
         raise ValueError(f"there are texts for 'calibration' and 'validation', not for {split!r}")
-    if is_tiny(model):
+    if is_tiny(model) and data in (None, "tiny"):
         return read_texts(embedded("text", "calibration.jsonl" if split == "calibration" else "validation.txt"))
     return [prompt(record) + record["output"] for record in held_out(load_alpaca(data))[split == "validation"]]
 

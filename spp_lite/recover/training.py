@@ -5,8 +5,7 @@ Works for any model whose trainable parameters are marked: an SPP or other PEFT 
 
 import math
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +29,15 @@ from ..adapter import norm_weights
 from ..arguments import number, require_tokenizer, require_weights, whole
 from ..pruning.blocks import vocabulary
 from .checkpoints import Note, whole_checkpoint
-from .checks import Diverged, check_bfloat16, check_rows, check_teacher, check_trainable, diverged
+from .checks import (
+    Diverged,
+    check_arguments,
+    check_gradients,
+    check_rows,
+    check_teacher,
+    check_trainable,
+    diverged,
+)  # fmt: skip
 from .data import collator, plain_rows, tokenize_records
 
 AUTHORS = {"learning_rate": 4e-3, "weight_decay": 1e-3, "warmup_steps": 0.03, "lr_scheduler_type": "linear"}
@@ -85,8 +92,7 @@ def finetune(
             )
         if teacher is not None:
             check_teacher(teacher, model, args)
-        check_bfloat16(args)
-        _steps(args, len(rows))
+        check_arguments(args, _steps(args, len(rows)))
         note = Note(model, rows, args, teacher, norm_learning_rate)
         made = {"train_dataset": rows, "data_collator": collator(tokenizer)}
         made |= {"teacher": teacher, "norm_rate": norm_learning_rate, "note": note, "callbacks": callbacks}
@@ -95,6 +101,7 @@ def finetune(
             trainer = _Trainer(model, args, **made)
             trainer.remove_callback(PrinterCallback)  # without a bar it would print every log; they are in the history
             output = _train(trainer, checkpoint)
+            check_gradients(trainer)
     return output._replace(metrics={**output.metrics, "history": trainer.state.log_history, "made_by": note.made_by})
 
 
@@ -104,6 +111,8 @@ def _check_numbers(args: TrainingArguments | None, steps: int, batch: int, rate:
             raise ValueError(f"args={args!r} is no TrainingArguments: make one, or leave it out and give max_steps")
         steps, rate, seed = args.max_steps, args.learning_rate, args.seed
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        if args.eval_strategy != "no":
+            raise ValueError(f"eval_strategy={args.eval_strategy.value!r}: nothing is held out here: evaluate() later")
         if steps == -1:  # as many as the epochs have
             whole(num_train_epochs=(steps := math.ceil(args.num_train_epochs)))
     whole(max_steps=steps, batch_size=batch, cutoff=cutoff)
@@ -164,7 +173,7 @@ def default_arguments(
 ) -> TrainingArguments:
     """The authors' settings, without checkpoints or reports. parts: a batch goes through the model in so many."""
     return TrainingArguments(
-        **AUTHORS | {"learning_rate": learning_rate}, output_dir=str(output_dir), max_steps=max_steps, seed=seed,
+        **AUTHORS | {"learning_rate": learning_rate} | ({"warmup_steps": 0} if max_steps == 1 else {}), output_dir=str(output_dir), max_steps=max_steps, seed=seed,
         per_device_train_batch_size=batch_size // parts, gradient_accumulation_steps=parts, report_to="none",
         logging_steps=max(1, max_steps // 50), save_strategy="no", disable_tqdm=not progress, dataloader_pin_memory=False,
         bf16=bf16, use_cpu=bf16 and not torch.accelerator.is_available(), include_num_input_tokens_seen="non_padding",
@@ -182,7 +191,9 @@ class _Trainer(Trainer):
     pruned model then learns what its dense parent predicts, not what the records say."""
 
     def __init__(self, *args, teacher: nn.Module | None, norm_rate: float | None, note: Note, **kwargs) -> None:
-        kwargs["callbacks"] = [one] if isinstance(one := kwargs["callbacks"], TrainerCallback) else one
+        kwargs["callbacks"] = [one] if isinstance(one := kwargs["callbacks"], TrainerCallback | type) else one
+        if wrong := [one for one in kwargs["callbacks"] or () if not isinstance(one, TrainerCallback)]:
+            raise ValueError(f"callbacks: {wrong[0]!r} is no TrainerCallback: give an instance of one, in a list")
         super().__init__(*args, compute_loss_func=self._distance if teacher is not None else None, **kwargs)
         self.teacher = teacher if teacher is None else teacher.eval()
         if teacher is not None and not (hasattr(teacher, "hf_device_map") or getattr(teacher, "is_quantized", False)):
@@ -238,19 +249,3 @@ class _Trainer(Trainer):
         for ours, theirs in hidden:  # after every block
             total = total + ((ours - theirs).square().mean(-1) / theirs.var(-1)).sum() / len(hidden)
         return total / (real.sum() if num_items_in_batch is None else num_items_in_batch)
-
-
-class Estimate(TrainerCallback):
-    """Tells `say`, after four steps, how long training will take, where that is more than a minute."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if state.global_step == 1:  # the first is slower
-            self.start, self.seen = time.perf_counter(), state.num_input_tokens_seen
-        if state.global_step == 4:
-            seconds, tokens = time.perf_counter() - self.start, state.num_input_tokens_seen - self.seen
-            if (left := seconds / 3 * (state.max_steps - 4)) > 60:
-                speed = f"{seconds / 3:.1f} s a step, {tokens / seconds:.0f} tokens/s"
-                self.say(f"{speed}: about {left / 60:.0f} min of training left")

@@ -14,9 +14,17 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from test_adapter import IDS, adapted, logits, shake, small
 from test_peft import bert, layers, same, state
 from torch import nn
-from transformers import AutoModelForCausalLM, BertForTokenClassification, BertModel, Gemma3Config, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BertForTokenClassification,
+    BertModel,
+    Gemma3Config,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
-from spp_lite import SppConfig, merge, prune, to_hira
+from spp_lite import SppConfig, load, merge, prune, to_hira
 from spp_lite.adapter import load_adapter
 from spp_lite.adapter.config import FORMS
 from spp_lite.adapter.tuner import SppLinear
@@ -385,3 +393,22 @@ def test_an_export_does_not_take_the_place_of_a_model_or_of_another_adapter(tmp_
     model.add_adapter(SppConfig(r=4))
     with pytest.raises(SparsityError, match=r"is no PeftModel: insert it with peft.get_peft_model"):
         merge(model)
+
+
+def test_fused_experts_and_a_tied_head_are_refused_by_name():
+    config = MixtralConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_key_value_heads=1, num_local_experts=2,
+    )  # fmt: skip
+    fused = peft.LoraConfig(target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
+    with pytest.raises(SparsityError, match=r"experts adapts a parameter of a MixtralExperts \(target_parameters\)"):
+        merge(peft.get_peft_model(MixtralForCausalLM(config), fused))
+    model, _ = load("tiny")
+    prune(model, sparsity="50%", method="magnitude", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, of tied layers, and ours, of a head without zeros
+        both = peft.get_peft_model(model, SppConfig(r=4, target_modules=["lm_head", "q_proj"]))
+    with pytest.raises(
+        SparsityError, match="lm_head shares its weight with the embeddings, which a merge would change"
+    ):
+        merge(both)

@@ -328,7 +328,7 @@ def test_a_wrong_value_for_training_gets_one_line(tmp_path, capsys, options, mes
 def test_a_finished_adapter_of_another_run_is_not_replaced(tmp_path, capsys):
     assert main(f"prune --sparsity 2:4 --method magnitude --out {tmp_path}/p".split()) == 0
     words = (
-        f"finetune --model {tmp_path}/p --output-dir {tmp_path}/a --max-steps 1 --report-to none --disable-tqdm True"
+        f"finetune --model {tmp_path}/p --output-dir {tmp_path}/a --max-steps 2 --report-to none --disable-tqdm True"
     )
     words = [*words.split(), "--per-device-train-batch-size", "2", "--save-strategy", "no", "--seed"]
     assert main([*words, "1"]) == 0
@@ -340,3 +340,35 @@ def test_a_finished_adapter_of_another_run_is_not_replaced(tmp_path, capsys):
     assert main([*words, "1"]) == 0, "the same run again"
     (tmp_path / "a" / "spp_run.json").unlink()
     assert main([*words, "1"]) == 2 and "nobody can tell" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["/dev/full", "pipe"])
+def test_what_a_command_makes_is_written_before_it_is_told(tmp_path, pruned, few_records, closed):
+    train(pruned, tmp_path / "a", "--data", few_records)
+    for words, made in (
+        (f"merge --model {pruned} --adapter {tmp_path / 'a'} --out {tmp_path / 'm'}", tmp_path / "m" / "config.json"),
+        (f"evaluate --model {pruned} --tasks tiny_rte --limit 2 --out {tmp_path / 's.csv'}", tmp_path / "s.csv"),
+    ):
+        command = f"{sys.executable} -m spp_lite {words}" + (" > /dev/full" if closed != "pipe" else " | true")
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+        assert made.is_file() and "Traceback" not in done.stderr
+        assert done.returncode == (2 if closed != "pipe" else 141), done.stderr
+
+
+def test_a_tilde_that_the_shell_left_is_home(tmp_path, monkeypatch, pruned, few_records):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(f"evaluate --model {pruned} --tasks tiny_rte --limit 2 --out=~/s.csv".split()) == 0
+    train(pruned, tmp_path / "a", "--data", few_records)
+    assert main(f"merge --model {pruned} --adapter ~/a --out=~/m".split()) == 0
+    assert (tmp_path / "s.csv").is_file() and not (tmp_path / "~").exists()
+    assert "not recorded" not in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_words_that_an_unset_variable_left_out_are_missed(tmp_path, capsys, pruned):
+    with pytest.raises(SystemExit):
+        main(f"prune --sparsity 50% --method magnitude --out {tmp_path}/o --only".split())
+    assert main(["evaluate", "--model", pruned, "--tasks", "tiny_rte", "--limit", "2", "--adapter", ""]) == 2
+    assert main(f"prune --sparsity 50% --data {tmp_path}/no.json --out {tmp_path}/o".split()) == 2
+    assert "there is no file" in capsys.readouterr().err
+    assert main(f"prune --sparsity 50% --out {tmp_path}/o --allocation uniform owl".split()) == 2

@@ -10,10 +10,10 @@ from spp_lite import Sparsity, load, load_alpaca
 from spp_lite.cli import main
 from spp_lite.cli.sweep import GRID, QUICK
 from spp_lite.experiment.baselines import METHODS
-from spp_lite.experiment.recipe import Recipe, Run
+from spp_lite.experiment.recipe import Recipe, Run, grid
 from spp_lite.experiment.runs import do_run
 from spp_lite.experiment.statistics import summarise
-from spp_lite.experiment.table import grid, sweep
+from spp_lite.experiment.table import sweep
 from spp_lite.models import embedded, load_tokenizer, resolve, save
 from spp_lite.pruning.prune import METHODS as PRUNERS
 from spp_lite.recover.data import calibration_batches, read_texts

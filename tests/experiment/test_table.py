@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from spp_lite.cli import main
 from spp_lite.experiment import table as tables
-from spp_lite.experiment.recipe import IDENTITY, Recipe, Run
-from spp_lite.experiment.table import RATES, choose_rates, grid, make_room, rate_grid, read_table, sweep, write_table
+from spp_lite.experiment.recipe import IDENTITY, RATES, Recipe, Run, grid, rate_grid
+from spp_lite.experiment.table import choose_rates, make_room, read_table, sweep, write_table
 from spp_lite.models import embedded, load_tokenizer, resolve, save
 
 RUNS = grid(["none", "spp"], ["wanda"], ["50%", "2:4"], 2, {"spp": 0.05})

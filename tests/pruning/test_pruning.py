@@ -446,3 +446,13 @@ def test_every_module_keeps_its_own_mode():
         progress=False,
     )
     assert model.training and model.model.layers[0].mlp.training and not model.model.layers[1].mlp.training
+
+
+def test_one_batch_alone_is_a_list_of_one():
+    batch = {"input_ids": torch.arange(3, 35).view(2, 16), "attention_mask": torch.ones(2, 16, dtype=torch.long)}
+    found = []
+    for calibration in ([batch], batch, batch["input_ids"]):
+        model, _ = load("tiny")
+        prune(model, calibration, "50%", progress=False)
+        found.append([linear.weight for linear in block_linears(model).values()])
+    assert all(map(torch.equal, found[0], found[1])) and all(map(torch.equal, found[0], found[2]))

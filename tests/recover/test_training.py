@@ -15,10 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, Trainin
 from spp_lite import SppConfig, finetune, load, load_alpaca, merge, perplexity, prune, to_sparse
 from spp_lite.adapter import load_adapter
 from spp_lite.experiment.baselines import attach
+from spp_lite.experiment.runs import Estimate
 from spp_lite.pruning.blocks import zeros
 from spp_lite.recover.data import prompt, tokenize_records
 from spp_lite.recover.perplexity import record_loss
-from spp_lite.recover.training import Estimate, _parts
+from spp_lite.recover.training import _parts
 
 
 @pytest.fixture
@@ -642,3 +643,55 @@ def test_a_model_for_inference_is_neither_adapted_nor_a_teacher(pruned, records)
     adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
     with pytest.raises(ValueError, match="the teacher is in a form for inference"):
         finetune(adapted, records, pruned[1], teacher=sparse, max_steps=1, progress=False)
+
+
+def test_what_no_checkpoint_would_hold_is_said_and_not_gone_on_with(pruned, records, tmp_path):
+    def run(**more):
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+        adapted.base_model.model.model.norm.weight.requires_grad_(True)
+        finetune(adapted, records, pruned[1], args=arguments(tmp_path, save_strategy="steps", save_steps=2, **more))
+
+    with pytest.warns(UserWarning, match=r"no adapter folder will hold .*model.norm.weight, .*modules_to_save"):
+        run(max_steps=2)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"checkpoint-2 lacks .*model.norm.weight"):
+        run(max_steps=4, resume_from_checkpoint="true")
+
+
+def test_two_active_adapters_are_not_gone_on_with(pruned, records, tmp_path):
+    def run(**more):
+        adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
+        adapted.add_adapter("other", SppConfig(r=2))
+        adapted.base_model.set_adapter(["default", "other"])
+        finetune(adapted, records, pruned[1], args=arguments(tmp_path, save_strategy="steps", save_steps=2, **more))
+
+    run(max_steps=2)
+    with pytest.raises(ValueError, match="is of 2 active adapters, of which Trainer loads one: train one at a time"):
+        run(max_steps=4, resume_from_checkpoint="true")
+
+
+def test_a_run_of_warm_up_alone_is_said_and_one_step_by_default_has_none(pruned, records, tmp_path):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    with pytest.warns(UserWarning, match="all 2 steps are warm-up, whose first has a rate of 0"):
+        finetune(adapted, records, pruned[1], args=arguments(tmp_path, max_steps=2, warmup_steps=5))
+    before = {name: weight.clone() for name, weight in adapted.named_parameters() if "beta" in name}
+    finetune(adapted, records, pruned[1], max_steps=1, batch_size=2, progress=False)
+    assert any(not torch.equal(before[name], w) for name, w in adapted.named_parameters() if name in before)
+
+
+def test_factors_that_nothing_uses_are_said(pruned, records):
+    model = pruned[0]
+    model.model.layers[0].mlp.spare = torch.nn.Linear(8, 8)  # as Mamba's dt_proj, whose weight alone is read
+    with pytest.warns(UserWarning, match="have no zeros"):
+        adapted = peft.get_peft_model(model, SppConfig(r=4))
+    with pytest.warns(UserWarning, match=r"2 of \d+ trained tensors got no gradient, .*mlp.spare.spp_"):
+        finetune(adapted, records, pruned[1], max_steps=2, batch_size=2, progress=False)
+
+
+def test_what_trainer_would_refuse_in_its_own_words_is_named(pruned, records, tmp_path):
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=1)
+    with pytest.raises(ValueError, match="eval_strategy='steps': nothing is held out here"):
+        finetune(adapted, records, pruned[1], args=args)
+    for wrong in (Estimate, [Estimate], [print]):
+        with pytest.raises(ValueError, match="is no TrainerCallback: give an instance of one, in a list"):
+            finetune(adapted, records, pruned[1], max_steps=2, callbacks=wrong, progress=False)
