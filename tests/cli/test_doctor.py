@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from spp_lite import SppConfig, finetune, load, load_alpaca, prune
 from spp_lite.cli import doctor, main
 from spp_lite.cli.doctor import Finding
-from spp_lite.recover.checks import bfloat16_slowdown, check_bfloat16
+from spp_lite.recover.checks import bfloat16_slowdown, check_arguments
 
 
 def found(look, about):
@@ -253,7 +253,8 @@ def test_the_doctor_works_where_torch_is_broken(tmp_path):
 )  # fmt: skip
 def test_bfloat16_is_warned_of_on_a_cpu_that_emulates_it(monkeypatch, recwarn, bf16, device, times, warned):
     monkeypatch.setattr("spp_lite.recover.checks.bfloat16_slowdown", lambda: times)
-    check_bfloat16(SimpleNamespace(bf16=bf16, device=torch.device(device)))
+    cold = {"get_warmup_steps": lambda steps: 0}
+    check_arguments(SimpleNamespace(bf16=bf16, device=torch.device(device), **cold), 10)
     told = [str(one.message) for one in recwarn if "emulates bfloat16" in str(one.message)]
     assert (
         told
