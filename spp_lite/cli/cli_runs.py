@@ -38,11 +38,8 @@ def add_device_map(parser) -> None:
 
 def add_calibration(parser) -> None:
     parser.add_argument("--data", help="'tiny', an Alpaca JSON or a hub id (default: $SPP_DATA, else tiny)")
-    parser.add_argument(
-        "--calibration",
-        type=path,
-        help="texts: .jsonl with 'text', or plain (default: those of --data; of tiny alone its own)",
-    )
+    about = "texts: .jsonl with 'text', or plain (default: those of --data; of tiny alone its own)"
+    parser.add_argument("--calibration", type=path, help=about)
     parser.add_argument("--calibration-samples", type=at_least(1), default=128)
     about = "tokens a sample (default: 128 for tiny, else 512)"
     parser.add_argument("--calibration-length", type=at_least(2), help=about)

@@ -35,9 +35,7 @@ def run(options) -> None:
     adapted = load_adapter(model, options.adapter)
     config = adapted.active_peft_config
     merged, report = merge(adapted)
-    write(
-        merged, tokenizer, folder, card=_card(options, config, report)
-    )  # before anything is printed: a pipe may close
+    write(merged, tokenizer, folder, card=_card(options, config, report))  # before it is told: a pipe may close
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
     print(f"wrote the merged model to {folder}")
 

@@ -22,7 +22,8 @@ NOTE, STATE = "spp_run.json", "trainer_state.json"  # a checkpoint's first file,
 SHARDS = "pytorch_model_fsdp*/.metadata"  # of FSDP, where it keeps a checkpoint in shards: its only weights
 SETTINGS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "max_grad_norm", "label_smoothing_factor",
-    "bf16", "fp16", "lr_scheduler_kwargs", "train_sampling_strategy", "optim_args", "dataloader_drop_last", "adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "neftune_noise_alpha",
+    "bf16", "fp16", "adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "neftune_noise_alpha", "lr_scheduler_kwargs",
+    "train_sampling_strategy", "optim_args", "dataloader_drop_last",
 )  # fmt: skip
 UNTOLD = ("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision")  # of an adapter
 

@@ -172,8 +172,9 @@ def default_arguments(
     output_dir, *, max_steps, learning_rate, batch_size, seed, progress, bf16: bool = False, parts: int = 1
 ) -> TrainingArguments:
     """The authors' settings, without checkpoints or reports. parts: a batch goes through the model in so many."""
+    given = AUTHORS | {"learning_rate": learning_rate} | ({"warmup_steps": 0} if max_steps == 1 else {})
     return TrainingArguments(
-        **AUTHORS | {"learning_rate": learning_rate} | ({"warmup_steps": 0} if max_steps == 1 else {}), output_dir=str(output_dir), max_steps=max_steps, seed=seed,
+        **given, output_dir=str(output_dir), max_steps=max_steps, seed=seed,
         per_device_train_batch_size=batch_size // parts, gradient_accumulation_steps=parts, report_to="none",
         logging_steps=max(1, max_steps // 50), save_strategy="no", disable_tqdm=not progress, dataloader_pin_memory=False,
         bf16=bf16, use_cpu=bf16 and not torch.accelerator.is_available(), include_num_input_tokens_seen="non_padding",
