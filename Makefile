@@ -27,7 +27,7 @@ real: $(VENV)/run  ## the same on a real LLaMA (SmolLM2-135M, 93 MB from the pac
 		--calibration-length 256 --data $(DATA) --calibration $(CALIBRATION) --text $(TEXT) --text-tokens 20480 \
 		--tasks text:$(TEXT) --limit 120 --out results/real
 
-test: $(VENV)/all  ## run every test: units, then notebooks (under nbmake), Colab and browser; JOBS=2 processes, about an hour
+test: $(VENV)/all  ## run every test: units, then notebooks (under nbmake), Colab and browser; JOBS=2 processes, half an hour to an hour
 	$(PYTEST) --nbmake tests notebooks/*.ipynb
 
 quick: $(VENV)/all  ## run the unit tests alone, in 4 minutes
