@@ -28,9 +28,7 @@ def texts_of(table: pd.DataFrame) -> Iterator[str]:
         ]
         yield f"{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds\n{_grid(cells.assign(text=text))}"
     for score in scores:
-        if finite(table.loc[table["method"] == "spp", score]).isna().all():
-            continue
-        found, scale = paired(table, score), 100 if score == "accuracy" else 1
+        found, scale = _against_spp(table, score), 100 if score == "accuracy" else 1
         for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
             text = [
                 f"{scale * row.mean:+.1f} ± {scale * row.half:.1f}, {row.verdict}{_partly(row)}"
@@ -47,6 +45,12 @@ def _partly(row) -> str:
 def _scores(table: pd.DataFrame) -> list[str]:
     """Those that any run has."""
     return [name for name in SCORES if name in table and finite(table[name]).notna().any()]
+
+
+def _against_spp(table: pd.DataFrame, score: str) -> pd.DataFrame:
+    """paired(), of no rows where no run of SPP has the score."""
+    ours = finite(table.loc[table["method"] == "spp", score]).notna().any()
+    return paired(table, score) if ours else pd.DataFrame(columns=["pruner", "n"])
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,9 +82,7 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
     cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
     if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
-    runs = _whole(here)[finite(_whole(here)["accuracy"]).notna()]
-    ours, others = runs[runs["method"] == "spp"], runs[~runs["method"].isin(["dense", "spp"])]
-    if len(ours.merge(others, on=["sparsity", "seed"])):
+    if (_against_spp(here, "accuracy")["n"] > 0).any():
         figures["paired"] = plotting.plot_paired(table, pruner=pruner)
     trained = table[~table["method"].isin(["dense", "none"])]
     if trained["pruner"].nunique() > 1 and len(panels.shared_cells(table)):  # of pruning alone, criteria says it all

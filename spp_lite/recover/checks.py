@@ -94,10 +94,12 @@ def check_arguments(args: TrainingArguments, steps: int) -> None:
 
 def check_gradients(trainer) -> None:
     """Warn of weights that no backward pass reached: AdamW keeps its moments from the first gradient on."""
-    state = getattr(trainer.optimizer, "state", {})
+    state = getattr(trainer.optimizer, "state", None)
+    if not state or trainer.args.world_size > 1:
+        return
     trained = [(name, weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
-    idle = [name for name, weight in trained if state and trainer.args.world_size == 1 and weight not in state]
-    if idle and len(idle) < len(trained):
+    idle = [name for name, weight in trained if weight not in state]
+    if idle and len(idle) < len(trained):  # of all: the optimizer keeps its state by other names
         _warn(f"{len(idle)} of {len(trained)} trained tensors got no gradient, {idle[0]} among them: nothing uses them")
 
 

@@ -70,12 +70,10 @@ def _records(rows: Iterable, source: str) -> list[dict[str, str]]:
     rows = [*rows]
     found = [pick(source, number, row, FIELDS) for number, row in enumerate(rows)]
     unread = {key for row in rows for key, value in row.items() if value and isinstance(value, str | list)}
-    if unread := sorted(
-        map(str, unread - {*FIELDS, "text", ""})
-    ):  # "text": all of it once more, as Stanford's file has it
-        warnings.warn(
-            f"{source}: nobody reads {', '.join(unread)}: what belongs to the prompt goes to 'input'", stacklevel=3
-        )
+    unread -= {*FIELDS, "text", ""}  # "text": all of it once more, as Stanford's file has it
+    if unread:
+        names = ", ".join(sorted(map(str, unread)))
+        warnings.warn(f"{source}: nobody reads {names}: what belongs to the prompt goes to 'input'", stacklevel=3)
     kept = [record for record in found if record["instruction"].strip() and record["output"].strip()]
     blank = f"{len(found) - len(kept)} of {len(found)} records have a blank instruction or output"
     if not kept:
