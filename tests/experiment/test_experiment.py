@@ -142,3 +142,9 @@ def test_the_table_of_steps_holds_the_headlines_own_rows():
         assert not part["error"].notna().any() and (trained["zeros_after"] >= trained["zeros_before"]).all()
     whole = pd.read_csv(embedded("results", "sweep.csv"))
     assert len(parts[160].merge(whole)) == len(parts[160])
+
+
+def test_a_run_that_fails_knows_its_budget(recipe):
+    """Else it would be missing from accuracy against steps, where a cell says how many of its runs failed."""
+    row = do_run(recipe, Run("lora", "magnitude", "75%", 0, 1e30))
+    assert row["error"] and "accuracy" not in row and row["max_steps"] == recipe.training["max_steps"]

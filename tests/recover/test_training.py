@@ -166,12 +166,15 @@ def test_the_update_is_the_same_however_a_batch_is_cut(pruned, tmp_path, taught)
     assert all((one - updates[0]).norm() < 1e-3 * updates[0].norm() for one in updates[1:])
 
 
+OWN = "data_seed", "neftune_noise_alpha", "dataloader_drop_last", "lr_scheduler_kwargs", "train_sampling_strategy"
+
+
 @pytest.fixture
 def stopped(pruned, records, tmp_path):
     """A run with checkpoints after steps 2 and 4, and a function that goes on with it."""
 
     def go_on(model=None, data=records, resume="true", seed=1, steps=6, learning_rate=1e-2, **config):
-        own = {name: config.pop(name) for name in ("data_seed", "neftune_noise_alpha") if name in config}
+        own = {name: config.pop(name) for name in {*OWN} & {*config}}
         adapted = peft.get_peft_model(model or copy.deepcopy(pruned[0]), SppConfig(r=4, **config))
         given = {"max_steps": steps, "save_strategy": "steps", "save_steps": 2, "resume_from_checkpoint": resume}
         given |= {"learning_rate": learning_rate, "seed": seed}
@@ -193,6 +196,9 @@ def test_a_run_goes_on_only_with_what_made_it(stopped, records):
         ({"model": other}, "another base"), ({"model": same_mask}, "another base"), ({"seed": 2}, "another seed"),
         ({"data": records.select(range(255))}, "another records"), ({"scaling": 1.0}, "another adapter"),
         ({"data_seed": 3}, "another data_seed"), ({"neftune_noise_alpha": 5.0}, "another neftune_noise_alpha"),
+        ({"dataloader_drop_last": True}, "another dataloader_drop_last"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "another lr_scheduler_kwargs"),
+        ({"train_sampling_strategy": "group_by_length"}, "another train_sampling_strategy"),
     ]  # fmt: skip
     for change, message in changes:
         with pytest.raises(ValueError, match=rf"checkpoint-4 was made with {message} "):
