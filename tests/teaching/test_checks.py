@@ -12,6 +12,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from spp_lite.teaching import checks, yours
+from spp_lite.teaching.checks import common
 
 MODULES = [
     importlib.import_module(f"answers.{p.stem}") for p in sorted((Path(__file__).parent / "answers").glob("*.py"))
@@ -66,3 +67,19 @@ def test_what_a_notebook_goes_on_with_is_what_the_library_gives(name):
         return right
 
     check(library)
+
+
+def test_a_reason_that_explains_one_wrong_answer_by_chance_is_not_told():
+    """1 − x is 0.5 where x is; only where a reason explains most wrong answers is it the reader's mistake."""
+
+    @common.check(library=float)
+    def ex_99a(function):
+        for x in (0.5, 0.2, 0.1):
+            reasons = [(1 - x, "that is the rest"), (x + 1, "one too many"), (None, "cannot show here")]
+            common.compare("Ex 99a", common.answer("Ex 99a", function, x), 2 * x, reasons, case=f"x = {x}")
+
+    with pytest.raises(common.CheckFailed, match=r"\(x = 0.5\): you return 0.5\."):
+        ex_99a(lambda x: 0.5)
+    with pytest.raises(common.CheckFailed, match=r"\(x = 0.5\): that is the rest\."):
+        ex_99a(lambda x: 1 - x)
+    assert ex_99a(lambda x: 2 * x) == "Ex 99a: right, 3 cases tried."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _TRIED: Counter[str] = Counter()  # calls of answer(), by exercise
+_FAILED: list[tuple[dict[str, bool], str, str]] = []  # wrong answers: does a reason explain it, where, else what
 
 
 class CheckFailed(AssertionError):
@@ -35,7 +36,14 @@ def check(library: Callable, gives: Callable | None = None) -> Callable:
         @functools.wraps(run)
         def checked(function: Callable) -> str:
             before = _TRIED[name]
-            run(function)
+            _FAILED.clear()
+            try:
+                run(function)
+            except Exception:
+                if not _FAILED:
+                    raise
+            if _FAILED:
+                raise _diagnosis() from None
             tried = _TRIED[name] - before
             return f"{name}: right, {tried} case{'s' * (tried > 1)} tried."
 
@@ -138,13 +146,30 @@ def matches(found, right, tolerance: float = 1e-5) -> bool:
 
 
 def compare(name: str, found, right, reasons: Iterable[tuple[object, str]] = (), *, case: str = "") -> None:
-    """Raise CheckFailed unless found is right; reasons: (wrong answer, what is wrong with it), the first match is told."""
+    """CheckFailed at the end of the check unless found is right; reasons: (wrong answer, what is wrong with it).
+
+    Told is the first reason for the first wrong answer that explains at least half of those to cases in which its mistake
+    would show: one may be explained by chance. A wrong answer of None: the mistake does not show in this case.
+    """
     if matches(found, right):
         return
-    where = f"{name} ({case})" if case else name
+    explains: dict[str, bool] = {}
     for wrong, reason in reasons:
-        if matches(found, wrong):
-            raise CheckFailed(f"{where}: {reason}.")
+        if wrong is not None:
+            explains[reason] = explains.get(reason, False) or matches(found, wrong)
+    _FAILED.append((explains, f"{name} ({case})" if case else name, _difference(found, right)))
+
+
+def _diagnosis() -> CheckFailed:
+    said = [(reason, so) for explains, *_ in _FAILED for reason, so in explains.items()]
+    (explains, where, what), *_ = _FAILED
+    for reason in (reason for reason, so in explains.items() if so):
+        if said.count((reason, True)) >= said.count((reason, False)):
+            return CheckFailed(f"{where}: {reason}.")
+    return CheckFailed(f"{where}: {what}")
+
+
+def _difference(found, right) -> str:
     if isinstance(right, Tensor):
         try:
             found = as_tensor(found)
@@ -152,8 +177,8 @@ def compare(name: str, found, right, reasons: Iterable[tuple[object, str]] = (),
         except (TypeError, ValueError, RuntimeError):
             kind = type(found).__name__
         if kind != f"shape {tuple(right.shape)}":
-            raise CheckFailed(f"{where}: you return {kind}, a tensor of shape {tuple(right.shape)} is asked for.")
+            return f"you return {kind}, a tensor of shape {tuple(right.shape)} is asked for."
     if isinstance(right, Tensor) and right.dim():
         off = (found.double() - right.double()).abs() > 1e-5
-        raise CheckFailed(f"{where}: {int(off.sum())} of {right.numel()} entries differ from what is asked for.")
-    raise CheckFailed(f"{where}: you return {found!r:.60}.")
+        return f"{int(off.sum())} of {right.numel()} entries differ from what is asked for."
+    return f"you return {found!r:.60}."

@@ -96,7 +96,7 @@ def ex_06e(function: Callable) -> None:
     for steps, peak, warmup in ((10, 0.05, 4), (8, 1.0, 0), (20, 0.3, 1)):
         for step in range(steps):
             right, case = rate_at(step, steps, peak, warmup), f"step {step} of {steps}, peak {peak}, warm-up {warmup}"
-            late = peak * (step + 1) / warmup if step < warmup else right
+            late = peak * (step + 1) / warmup if step < warmup else None
             onward = peak * step / max(1, warmup)
             start = "with a warm-up, step 0 has the rate 0; from there it rises in a line"
             reasons = [
@@ -106,7 +106,7 @@ def ex_06e(function: Callable) -> None:
                 (peak * (steps - step) / steps, "the fall starts at the peak, at step warmup, not at step 0"),
                 (peak, "the rate rises from 0 to the peak, and then falls to 0; it is not constant"),
                 (right / peak, "multiply by the peak"),
-                (peak * (1 - (step - warmup) / steps), "the fall takes steps − warmup steps"),
+                (peak * (1 - (step - warmup) / steps) if step > warmup else None, "the fall takes steps − warmup steps"),
                 (peak * (steps - 1 - step) / (steps - 1 - warmup), "it reaches 0 at step number `steps`, one after the last"),
                 (0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))), "that is a cosine; a line falls"),
             ]  # fmt: skip

@@ -115,7 +115,11 @@ WRONG = [
     (ex_06e, lambda step, steps, peak, warmup: rate_by_min(step, steps, 1.0, warmup), "multiply by the peak"),
     (ex_06e, lambda step, steps, peak, warmup: peak * min(1, (step + 1) / max(warmup, 1)), "count from 0"),
     (ex_06e, lambda step, steps, peak, warmup: peak * min(1, step / max(warmup, 1)), "not constant"),
-    (ex_06e, lambda step, steps, peak, warmup: peak * min(step / 4, 1 - (step - 4) / steps), "steps − warmup steps"),
+    (
+        ex_06e,
+        lambda step, steps, peak, warmup: peak * min(step / (warmup or 0.1), 1 - (step - warmup) / steps),
+        "steps − warmup steps",
+    ),
     (ex_06e, lambda step, steps, peak, warmup: peak * step / warmup, "the rate falls: in a line"),
     *((ex_06b, lambda p, a, e, f=f: (right_ids(p, a, e), f(p, a, e)), message) for f, message in LABELS),
     (ex_06b, lambda p, a, e: ..., "still blank"),
