@@ -4,7 +4,7 @@ Returns text and figures. Computes no run, prints nothing, writes nothing.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,23 +19,27 @@ def texts_of(table: pd.DataFrame) -> Iterator[str]:
     """Each pruner's cells, a score at a time, then what is told apart from SPP."""
     scores = _scores(table)
     for pruner, score in itertools.product(filter("dense".__ne__, table["pruner"].unique()), scores):
-        unit = " in percent" if score == "accuracy" else ""
-        cells = summarise(table[table["pruner"] == pruner], score)
-        scale = 100 if unit else 1
+        cells, number = summarise(table[table["pruner"] == pruner], score), _number(score)
         text = [
-            f"{scale * row.mean:.1f}" + f" ± {scale * row.half:.1f}" * (row.n > 1) + _partly(row) if row.n else "failed"
+            number(row.mean) + f" ± {number(row.half)}" * (row.n > 1) + _partly(row) if row.n else "failed"
             for row in cells.itertuples()
         ]
+        unit = " in percent" if score == "accuracy" else ""
         yield f"{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds\n{_grid(cells.assign(text=text))}"
-    for score in scores:
-        found, scale = _against_spp(table, score), 100 if score == "accuracy" else 1
+    for score, against, part in ((name, *one) for name in scores for one in _comparable(table, name)):
+        found, number, ours = paired(part, score, against), _number(score), "SPP" + against.removeprefix("spp")
         for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
-            text = [
-                f"{scale * row.mean:+.1f} ± {scale * row.half:.1f}, {row.verdict}{_partly(row)}"
-                for row in rows.itertuples()
-            ]
-            head = f"{pruner}: {score} minus that of SPP, paired by seed, 95 % interval; SPP wins, loses, undecided"
+            gains = [f"{'+' * (row.mean >= 0)}{number(row.mean)} ± {number(row.half)}" for row in rows.itertuples()]
+            text = [f"{gain}, {row.verdict}{_partly(row)}" for gain, row in zip(gains, rows.itertuples(), strict=True)]
+            head = (
+                f"{pruner}: {score} minus that of {ours}, paired by seed, 95 % interval; {ours} wins, loses, undecided"
+            )
             yield f"{head}\n{_grid(rows.assign(text=text))}"
+
+
+def _number(score: str) -> Callable[[float], str]:
+    """How a value of this score is written: accuracy in percent."""
+    return (lambda value: f"{100 * value:.1f}") if score == "accuracy" else "{:.2f}".format
 
 
 def _partly(row) -> str:
@@ -47,10 +51,14 @@ def _scores(table: pd.DataFrame) -> list[str]:
     return [name for name in SCORES if name in table and finite(table[name]).notna().any()]
 
 
-def _against_spp(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """paired(), of no rows where no run of SPP has the score."""
-    ours = finite(table.loc[table["method"] == "spp", score]).notna().any()
-    return paired(table, score) if ours else pd.DataFrame(columns=["pruner", "n"])
+def _comparable(table: pd.DataFrame, score: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(SPP, rows to pair it with): the methods without extras, then those with the same extras, then SPP with any."""
+    method, extras = table["method"].str.partition("+")[0], table["method"].str.partition("+")[2]
+    parts = [("spp" + f"+{extra}" * bool(extra), extras == extra) for extra in sorted(extras.unique())]
+    for against, part in [*parts, ("spp", method == "spp")]:
+        scored = set(table.loc[part & finite(table[score]).notna(), "method"])
+        if against in scored and scored - {"dense", against}:
+            yield against, table[part]
 
 
 def _whole(table: pd.DataFrame) -> pd.DataFrame:
@@ -82,8 +90,10 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
     cell = {"sparsity": "75%" if "75%" in asked else max(asked, key=ratio_of), "pruner": pruner}
     if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
-    if (_against_spp(here, "accuracy")["n"] > 0).any():
-        figures["paired"] = plotting.plot_paired(table, pruner=pruner)
+    for against, part in _comparable(here, "accuracy"):
+        name = "extras" if part["method"].str.startswith("spp").all() else f"paired{against.removeprefix('spp')}"
+        if (paired(part, against=against)["n"] > 0).any():
+            figures[name] = plotting.plot_paired(part, against=against, pruner=pruner)
     trained = table[~table["method"].isin(["dense", "none"])]
     if trained["pruner"].nunique() > 1 and len(panels.shared_cells(table)):  # of pruning alone, criteria says it all
         figures["pruners"] = panels.plot_pruners(table, chance=chance)

@@ -9,6 +9,14 @@ from scipy.special import stdtrit
 
 from ..pruning.sparsity import Sparsity
 
+LOWER = (
+    "loss",
+    "perplexity",
+    "seconds",
+    "peak_mib",
+    "parameters",
+)  # the scores of which less is better have one in their name
+
 
 def ratio_of(sparsity: str) -> float:
     """ "75%" → 75.0, "2:8" → 75.0, "row:0.5" → 50.0: the percentage of zeros, for an axis."""
@@ -31,9 +39,7 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
     n: the runs with a finite score, which the mean is of; failed: those without. Raises ValueError for a table with two
     runs of one cell and seed, of two pruners, say: they would pass for seeds.
     """
-    if lacking := [name for name in (value, "method", by) if name not in table]:
-        what = "score" if lacking[0] == value else "column"
-        raise ValueError(f"no run of the table has the {what} {lacking[0]!r}: it has {', '.join(table)}")
+    table = _checked(table, value, "method", by)
     _require_one(table, "method", by, "seed")
     cells = table.assign(**{value: finite(table[value])}).groupby(["method", by], sort=False)[value]
     found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
@@ -47,12 +53,11 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
 
     Returns method, pruner, sparsity, n (whole pairs), failed (pairs with a run that failed), mean, half (of the 95 %
     interval, Student's t; NaN below two pairs) and verdict: what `against` does, "wins" or "loses" where the interval is
-    clear of 0, else "undecided". Of a perplexity or loss the smaller is better. Raises ValueError when `against` has no
+    clear of 0, else "undecided". Of what LOWER names the smaller is better. Raises ValueError when `against` has no
     finite score, and for a table with two runs of one cell and seed.
     """
     key = ["pruner", "sparsity", "seed"]
-    if value not in table:
-        raise ValueError(f"no run of the table has the score {value!r}: it has {', '.join(table)}")
+    table = _checked(table, value, "method", *key)
     _require_one(table, "method", *key)
     scores = table.assign(score=finite(table[value]))
     ours = scores[scores["method"] == against][[*key, "score"]].rename(columns={"score": "ours"})
@@ -64,9 +69,18 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     found = cells.agg(mean="mean", std="std", n="count", failed="size").reset_index()
     found["failed"] -= found["n"]
     found["half"] = stdtrit(found["n"] - 1, 0.975) * found["std"] / np.sqrt(found["n"])
-    better = -1 if value.endswith(("perplexity", "loss")) else 1
+    better = -1 if any(part in value for part in LOWER) else 1
     sign = better * np.sign(found["mean"]) * (found["mean"].abs() > found["half"])
     return found.assign(verdict=sign.map({1: "loses", -1: "wins"}).fillna("undecided")).drop(columns="std")
+
+
+def _checked(table: pd.DataFrame, value: str, *columns: str) -> pd.DataFrame:
+    """The table, each sparsity called by one name; ValueError where a column is missing."""
+    if lacking := [name for name in (value, *columns) if name not in table]:
+        what = "score" if lacking[0] == value else "column"
+        raise ValueError(f"no run of the table has the {what} {lacking[0]!r}: it has {', '.join(table)}")
+    names = {name: str(Sparsity.parse(name)) for name in table.get("sparsity", pd.Series(dtype=str)).unique()}
+    return table.assign(sparsity=table["sparsity"].map(names)) if names else table
 
 
 def _require_one(table: pd.DataFrame, *key: str) -> None:
@@ -91,7 +105,9 @@ def gap_recovered(table: pd.DataFrame) -> pd.DataFrame:
     Cells in which pruning cost less than two points, or of which no pruned run was asked, are left out: there is no gap
     to speak of. The gap is NaN where one of its runs failed.
     """
-    accuracy, key = finite(table["accuracy"]), ["pruner", "sparsity", "seed"]
+    key = ["pruner", "sparsity", "seed"]
+    table = _checked(table, "accuracy", "method", *key)
+    accuracy = finite(table["accuracy"])
     _require_one(table, "method", *key)
     dense = accuracy[table["method"] == "dense"].mean()
     if np.isnan(dense):

@@ -225,3 +225,41 @@ def test_a_table_with_any_cells_missing_is_said_and_drawn(seed):
     assert figures_of(part) and all(texts_of(part))
     uneven = [("none", "wanda", "2:4", 0, 0.5), ("none", "wanda", "50%", 0, 0.5), ("none", "sparsegpt", "50%", 0, 0.6)]
     assert "criteria" in figures_of(table_of(uneven))
+
+
+def test_methods_with_extras_are_compared_with_spp_with_the_same_extras_and_spp_with_itself_alone():
+    table = grid_of(["none", "spp", "hira", "spp+distill", "hira+distill", "spp+norms"], ["75%", "2:8"])
+    table.loc[table["method"] == "spp+distill", "accuracy"] += 0.1
+    *_, alone, distilled, gain = texts_of(table)
+    heads = [text.splitlines()[0].partition(", paired")[0] for text in (alone, distilled, gain)]
+    assert heads == [f"wanda: accuracy minus that of SPP{extra}" for extra in ("", "+distill", "")]
+    rows = [[line.split()[0] for line in text.splitlines()[3:]] for text in (alone, distilled, gain)]
+    assert rows == [["none", "hira"], ["hira+distill"], ["spp+distill", "spp+norms"]]
+    assert distilled.count("-10.0 ± 0.0, wins") == gain.count("+10.0 ± 0.0, loses") == 2
+    figures = figures_of(table)
+    assert {"paired", "paired+distill", "extras"} < figures.keys() and "paired+norms" not in figures
+    assert figures["paired+distill"].axes[0].get_ylabel() == "accuracy minus that of pruned + SPP + distill (points)"
+    assert not [text for text in texts_of(table[table["method"] != "spp"]) if "minus that of SPP," in text]
+
+
+@pytest.mark.parametrize(
+    "score", ["loss_last", "loss_first", "alpaca_loss", "alpaca_perplexity", "seconds", "peak_mib"]
+)
+def test_of_a_loss_and_of_a_cost_less_is_better(score):
+    table = grid_of(["spp", "lora*"], ["75%"])
+    table[score] = table["accuracy"] + (table["method"] == "lora*")
+    assert paired(table, score)["verdict"].tolist() == ["wins"]
+
+
+def test_a_sparsity_has_one_name_however_it_is_spelled():
+    table = grid_of(["none", "spp", "lora*"], ["75%", "2:4"])
+    table.loc[table["method"] == "lora*", "sparsity"] = [*3 * ["0.75"], *3 * [" 2:4"]]
+    for compared in (paired(table), gap_recovered(table), summarise(table)):
+        assert set(compared["sparsity"]) - {"0%"} == {"75%", "2:4"}
+    assert paired(table)["n"].tolist() == [3, 3, 3, 3]
+
+
+def test_a_perplexity_is_printed_with_what_tells_it_apart():
+    table = grid_of(["spp", "lora*"], ["75%"]).assign(perplexity=lambda rows: 1.86 + 0.04 * (rows["method"] == "lora*"))
+    mean, gain = [text for text in texts_of(table) if "perplexity" in text]
+    assert "1.86 ± 0.00" in mean and "1.90 ± 0.00" in mean and "+0.04 ± 0.00, wins" in gain
