@@ -83,7 +83,7 @@ def _say(command: str, error: Exception) -> int:
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
         text = f"out of memory: use a smaller batch or model, or another device ({text[:120]})"
-    elif not isinstance(error, ValueError | OSError | ImportError) and "to be installed" not in text:
+    elif not isinstance(error, ValueError | OSError | ImportError | Warning) and "to be installed" not in text:
         print(
             f"spp-lite {command}: {type(error).__name__}: {text[:300]}\nThis is a bug in spp_lite, not in your input: "
             "please report the command, what it prints with --debug added, and what `spp-lite doctor` prints.",

@@ -117,8 +117,9 @@ def calibration(options, tokenizer):
     if options.calibration:
         texts = read_texts(options.calibration)
     elif tiny or options.data or os.environ.get("SPP_DATA"):
-        texts = default_texts(model=options.model, data=options.data)
+        texts = default_texts(model=options.model, data=options.data or os.environ.get("SPP_DATA"))
     else:
         raise ValueError("pruning needs calibration texts: name a file with --calibration, or records with --data")
     length = options.calibration_length or (128 if tiny else 512)
-    return calibration_batches(texts, tokenizer, samples=options.calibration_samples, length=length)
+    shape = {"length": length, "batch_size": getattr(options, "calibration_batch", 8)}
+    return calibration_batches(texts, tokenizer, samples=options.calibration_samples, **shape)

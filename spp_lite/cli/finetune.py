@@ -116,7 +116,11 @@ def _settings(options):
     for one in fields(FinetuneArguments):
         if hasattr(options, one.name):
             words += [f"--{one.name}", getattr(options, one.name)]
-    parser = HfArgumentParser((FinetuneArguments, TrainingArguments), prog="spp-lite finetune", allow_abbrev=False)
+    settings = {"prog": "spp-lite finetune", "allow_abbrev": False, "conflict_handler": "resolve"}
+    parser = HfArgumentParser((FinetuneArguments, TrainingArguments), **settings)
+    parser.add_argument(
+        "--report_to", "--report-to", nargs="+", default="none"
+    )  # a list, which transformers' takes, too
     parser.error = _refuse  # argparse would print every field first
     ours, args, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
@@ -144,6 +148,7 @@ def _read_yaml(name: str) -> list[str]:
         raise ValueError(f"{name} holds no settings: write one 'name: value' a line")
     words = []
     for key, value in given.items():
+        key = str(key)  # YAML reads "off" as false
         if value is not None:
             value = "no" if value is False and key.endswith("strategy") else value  # YAML's word for false
             value = "none" if value == [] else value

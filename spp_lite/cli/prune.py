@@ -29,7 +29,8 @@ def run(options) -> None:
     folder = require_writable(options.out, model=True, keep=(model_name(options.model),))
     given = dict(pair.rsplit("=", 1) for pair in options.allocation if "=" in pair)
     if len(given) < len(options.allocation) > 1:
-        raise ValueError(f"--allocation {' '.join(options.allocation)}: give one word, or only pairs pattern=ratio")
+        way = "each once" if all("=" in pair for pair in options.allocation) else "or one word alone"
+        raise ValueError(f"--allocation {' '.join(options.allocation)}: give pairs pattern=ratio, {way}")
     tokenizer = load_tokenizer(resolve(options.model))
     batches = None if options.method == "magnitude" else calibration(options, tokenizer)
     model, tokenizer = load(options.model, device_map=options.device_map)

@@ -47,9 +47,10 @@ def run(options) -> None:
     from ..writing import replaced
 
     plan, budgets = _plan(options), sorted(set(options.steps or [80 if options.quick else 160]))
-    options.steps, options.calibration_samples = budgets[0], 3 * options.calibration_samples
-    recipe = _recipe(options)
-    recipe = replace(recipe, draws=-(-len(recipe.calibration) // 3))  # every run its own third
+    samples, options.steps = options.calibration_samples, budgets[0]
+    options.calibration_batch = next(size for size in range(8, 0, -1) if samples % size == 0)
+    options.calibration_samples = 3 * samples  # of which every run draws its own third
+    recipe = replace(_recipe(options), draws=samples // options.calibration_batch)
     recipes = recipe, _held_out(recipe, options)
     tables = []
     for steps in budgets:

@@ -205,6 +205,8 @@ def default_texts(split: str = "calibration", *, model: str | None = None, data:
     else of the Alpaca records (those of held_out are for validation)."""
     if split not in ("calibration", "validation"):
         raise ValueError(f"there are texts for 'calibration' and 'validation', not for {split!r}")
+    if data is None and model is None:
+        data = os.environ.get("SPP_DATA") or None
     if is_tiny(model) and data in (None, "tiny"):
         return read_texts(embedded("text", "calibration.jsonl" if split == "calibration" else "validation.txt"))
     return [prompt(record) + record["output"] for record in held_out(load_alpaca(data))[split == "validation"]]

@@ -224,6 +224,7 @@ def test_yaml_and_both_spellings_say_the_same_and_the_command_line_counts_more(p
         ("just words", "holds no settings"),
         ("a: [", "is not YAML"),
         ("learning_rat: 1", "learning_rat"),
+        ("off: false", "False=False: no option of finetune"),
     ],
 )
 def test_a_wrong_settings_file_is_named(tmp_path, capsys, content, message):
@@ -283,6 +284,13 @@ def test_finetune_has_the_authors_rate_where_none_is_given(tmp_path):
         settings("--learning-rate", "1e-2").learning_rate == settings(file="learning_rate: 0.01").learning_rate == 1e-2
     )
     assert settings(file="save_strategy: no\nwarmup_steps: 5").save_strategy == "no"
+    for words, file in (
+        (["--report-to", "a", "b"], ""),
+        ([], "report_to: [a, b]"),
+        (["--report_to=a"], "report_to: [b, c]"),
+    ):
+        assert settings(*words, file=file).report_to == (["a"] if words[:1] == ["--report_to=a"] else ["a", "b"])
+    assert settings().report_to == settings(file="report_to: []").report_to == []
 
 
 def test_a_bug_is_called_a_bug_and_debug_shows_it(tmp_path, capsys, monkeypatch):
@@ -294,6 +302,35 @@ def test_a_bug_is_called_a_bug_and_debug_shows_it(tmp_path, capsys, monkeypatch)
     assert "This is a bug in spp_lite, not in your input: please report" in capsys.readouterr().err
     with pytest.raises(KeyError, match="surprise"):
         main(["evaluate", "--debug"])
+
+
+def test_a_warning_that_python_was_told_to_raise_is_no_bug(capsys, monkeypatch):
+    def warned(*_, **__):
+        raise UserWarning("all 1 steps are warm-up")
+
+    monkeypatch.setattr("spp_lite.cli.evaluate.run", warned)
+    assert main(["evaluate"]) == 2
+    assert capsys.readouterr().err == "spp-lite evaluate: error: all 1 steps are warm-up\n"
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 7, 12, 20, 128])
+def test_every_run_of_a_sweep_calibrates_on_the_samples_that_were_asked_for(tmp_path, monkeypatch, samples):
+    taken = []
+    monkeypatch.setattr("spp_lite.cli.sweep._sweep", lambda plan, recipe, *rest: taken.append(recipe))
+    command = f"sweep --quick --calibration-samples {samples} --calibration-length 16 --out {tmp_path}"
+    assert main(command.split()) == 0
+    (recipe,) = taken
+    assert {len(batch) * recipe.draws for batch in recipe.calibration} == {samples}
+    assert len(recipe.calibration) == 3 * recipe.draws
+
+
+def test_prune_calibrates_on_the_data_that_the_environment_names(tmp_path, monkeypatch, few_records):
+    command = "prune --sparsity 50% --calibration-samples 2 --calibration-length 16 --out"
+    assert main([*command.split(), str(tmp_path / "named"), "--data", few_records]) == 0
+    monkeypatch.setenv("SPP_DATA", few_records)
+    assert main([*command.split(), str(tmp_path / "told")]) == 0
+    named, told = (load_file(tmp_path / name / "model.safetensors") for name in ("named", "told"))
+    assert all(torch.equal(named[name], told[name]) for name in named)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram, WordLevel
@@ -104,7 +104,6 @@ def any_tokenizer(request):
 @example(record=RECORD | {"output": "\nred"}, on_inputs=False)
 @example(record=RECORD | {"output": "Now only <s>$10</s> $8!</s>"}, on_inputs=False)
 @example(record=RECORD | {"output": "\u2581"}, on_inputs=False)  # LLaMA's own letter for a blank
-@settings(deadline=None)
 def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, record, on_inputs):
     row = tokenize(record, any_tokenizer, cutoff=10_000, train_on_inputs=on_inputs)
     ids, labels = row["input_ids"], row["labels"]
@@ -122,7 +121,6 @@ def test_what_is_learned_is_the_text_as_letters_then_one_eos(any_tokenizer, reco
 
 
 @given(text=TEXT)
-@settings(deadline=None)
 def test_encoding_is_the_tokenizers_own_but_for_control_tokens(any_tokenizer, text):
     if not any(mark in text for mark in any_tokenizer.all_special_tokens):
         plain = any_tokenizer(text, verbose=False)["input_ids"]
@@ -381,7 +379,6 @@ def test_the_environment_names_the_default_data(tmp_path, monkeypatch):
     st.lists(st.sampled_from(["red", "Red", " red ", *string.ascii_lowercase]), min_size=2, max_size=60),
     st.integers(1, 3),
 )
-@settings(deadline=None)
 def test_no_text_is_on_two_sides_of_what_is_held_out(outputs, parts):
     data = Dataset.from_list([RECORD | {"output": output} for output in outputs])
     different = {output.strip().casefold() for output in outputs}
@@ -436,3 +433,12 @@ def test_control_tokens_in_calibration_texts_are_letters(tokenizer):
     assert not (batch[:, 1:] <= 2).any()
     with pytest.raises(ValueError, match="hold 0 tokens"):
         calibration_batches([], tokenizer)
+
+
+def test_the_texts_to_calibrate_on_are_those_of_the_data_that_the_environment_names(tmp_path, monkeypatch):
+    own = default_texts()
+    monkeypatch.setenv(
+        "SPP_DATA", str(write(tmp_path / "mine.json", [{**RECORD, "output": f"drum {i}"} for i in range(90)]))
+    )
+    assert all("drum" in text for text in default_texts()) and default_texts(data="tiny") == own
+    assert default_texts(model="tiny") == own  # named, it is the embedded world
