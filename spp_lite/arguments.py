@@ -12,6 +12,8 @@ def require_model(model) -> None:
     """Raise ValueError for load()'s two things, a name, None: what is no torch model."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"a {type(model).__name__} is no model: load() returns two things, model and tokenizer")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"a {type(model).__name__} wraps the model: give what it wraps, model.module")
 
 
 def require_weights(model) -> None:

@@ -27,6 +27,7 @@ PACKAGES = ("spp_lite", "torch", "transformers", "peft", "datasets", "accelerate
 CARD = "<!-- what follows is spp_lite's -->\n"
 TOKENIZER = re.compile(
     r"tokenizer(_config)?\.(json|model)|(special_tokens_map|added_tokens|vocab)\.json|merges\.txt|chat_template\.\w+"
+    "|additional_chat_templates"
 )
 OURS = re.compile(  # what a model folder holds, and so what writing another model there may replace
     r"(generation_)?config\.json|model[-.\w]*\.safetensors(\.index\.json)?|pruning_report\.csv|README\.md|\.gitattributes"
@@ -119,7 +120,7 @@ def save(
             tokenizer.save_pretrained(new)
         for path in folder.iterdir() if tokenizer is None and folder.is_dir() else ():
             if TOKENIZER.fullmatch(path.name):
-                shutil.copy(path, new)
+                shutil.copytree(path, new / path.name) if path.is_dir() else shutil.copy(path, new)
         old = folder / "README.md"
         theirs = old.read_text(encoding="utf-8", errors="replace").partition(CARD)[0] if old.is_file() else ""
         if theirs or card:

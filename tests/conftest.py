@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 from progress import Progress, usual
@@ -31,6 +32,10 @@ BUDGETS = json.loads((HERE.parent / "notebooks" / "budgets.json").read_text())
 MEMORY = 1.5e6  # kB
 REAL = Path(os.environ.get("SPP_REAL_DATA", HERE.parents[1] / "shared" / "real-data"))
 ALONE = ("test_exercises.py", "test_real_model.py")  # their tests share nothing
+
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure(config):

@@ -14,6 +14,9 @@ import pandas as pd
 import peft
 import pytest
 import torch
+from datasets import Dataset
+from torch.nn import DataParallel
+from torch.nn.utils.prune import l1_unstructured
 from transformers import TrainingArguments
 
 from spp_lite import (
@@ -36,6 +39,7 @@ from spp_lite.cli import main
 from spp_lite.experiment import Recipe, Run, choose_rates, grid, plotting, rate_grid, sweep, write_table
 from spp_lite.experiment.baselines import attach
 from spp_lite.models import save
+from spp_lite.pruning.blocks import zeros
 from spp_lite.recover.data import calibration_batches, default_texts, held_out, tokenize_records
 from spp_lite.recover.texttasks import tasks_from_text
 
@@ -96,6 +100,27 @@ def with_spp(here, **settings):
     return peft.get_peft_model(here.pruned(), SppConfig(**settings))
 
 
+def injected(here):
+    model = here.pruned()
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    return model
+
+
+def twice(here):
+    return peft.get_peft_model(here.adapted(), peft.LoraConfig(r=2, target_modules=["q_proj"]), "lora")
+
+
+def compiled_blocks(here):
+    model = here.pruned()
+    model.model.layers[0] = torch.compile(model.model.layers[0], backend="eager")
+    return model
+
+
+def masked(model):
+    l1_unstructured(model.model.layers[0].self_attn.q_proj, "weight", 0.5)
+    return model
+
+
 def train(here, model=None, records=None, **settings):
     given = {"max_steps": 1, "batch_size": 2, "progress": False, **settings}
     return finetune(model or here.adapted(), here.records if records is None else records, here.tok, **given)
@@ -134,7 +159,9 @@ COMMANDS = [
     ("allocation in words", "prune --sparsity 50% --method magnitude --allocation *.down_proj=most --out new",
      "cannot read sparsity 'most': use '50%'"),
     ("two allocations", "prune --sparsity 50% --method magnitude --allocation owl *.mlp.*=40% --out new",
-     "--allocation owl *.mlp.*=40%: give one word, or only pairs pattern=ratio"),
+     "--allocation owl *.mlp.*=40%: give pairs pattern=ratio, or one word alone"),
+    ("one pattern twice", "prune --sparsity 50% --method magnitude --allocation *.q_proj=40% *.q_proj=60% --out new",
+     "--allocation *.q_proj=40% *.q_proj=60%: give pairs pattern=ratio, each once"),
     ("the head skipped", "prune --sparsity 50% --method magnitude --skip lm_head --out new",
      "pattern 'lm_head' matches no linear: names look like model.layers.0.self_attn.q_proj"),
     ("calibration without text", "prune --sparsity 50% --calibration qa.csv --out new",
@@ -250,6 +277,21 @@ PYTHON = [
     ("targets an embedding", lambda h: with_spp(h, target_modules=["embed_tokens"]), "embed_tokens is a Embedding: SPP works"),
     ("ranks mistyped", lambda h: with_spp(h, rank_pattern={"q_prj": 4}), "rank_pattern: ['q_prj'] match nothing that is ad"),
     ("modules mistyped", lambda h: with_spp(h, modules_to_save=["head"]), "modules_to_save: ['head'] match nothing that is"),
+    ("SPP over add_adapter", lambda h: peft.get_peft_model(injected(h), SppConfig(r=2), "spp"),
+     "q_proj carries an adapter already, Linear: merge or unload that one first"),
+    ("train on ids alone", lambda h: train(h, records=Dataset.from_list([{"input_ids": [5, 6], "attention_mask": [1, 1]}])),
+     "the rows have input_ids and no labels: add labels (a copy of the ids, -100 where none counts)"),
+    ("train an adapter in an adapter", lambda h: train(h, twice(h)), "an adapted model stands in another one (get_peft_mo"),
+    ("merge an adapter in an adapter", lambda h: merge(twice(h)), "merge() the inner one, base_model.model, first, or add"),
+    ("to_hira an adapter in an adapter", lambda h: to_hira(twice(h), "new"), "an adapted model stands in another one"),
+    ("merge what torch.compile wraps", lambda h: merge(torch.compile(h.adapted())), "give what it wraps, model._orig_mod"),
+    ("SPP on compiled blocks", lambda h: attach(compiled_blocks(h), "spp"), "the model is compiled, and its names are no pl"),
+    *((f"{call.__name__} a DataParallel", lambda h, call=call, more=more: call(DataParallel(h.adapted()), *more(h), progress=False),
+       "a DataParallel wraps the model: give what it wraps, model.module") for call, more in (
+        (prune, lambda h: [h.batches]), (finetune, lambda h: [h.records, h.tok]), (perplexity, lambda h: [h.tok, "two words"]),
+        (evaluate, lambda h: [h.tok, ["tiny_rte"]]))),
+    ("merge a DataParallel", lambda h: merge(DataParallel(h.adapted())), "a DataParallel wraps the model: give what it wraps"),
+    ("zeros of a mask", lambda h: zeros(masked(h.pruned())), "q_proj computes its weight at each call (torch.nn.utils.prune"),
     ("train what load returned", lambda h: train(h, (h.tiny, h.tok)), "a tuple is no model: load() returns two things"),
     ("train a name", lambda h: train(h, records="good.json"), "a str is no table of rows: load_alpaca() reads a file"),
     ("train on no list", lambda h: train(h, records=[]), "the data set holds nothing to learn from: 0 of 0 records"),
@@ -311,6 +353,9 @@ PYTHON = [
     ("plot a gap without dense", lambda h: plotting.plot_gap_recovered(table(accuracy=[0.5])), "no score of the dense model"),
     ("plot pairs of nothing", lambda h: plotting.plot_paired(table(accuracy=[0.5]), against="lora"),
      "no run of lora has the score 'accuracy': there is nothing to compare with"),
+    *((f"plot {plot.__name__} without {name}", lambda h, plot=plot, name=name: plot(table(accuracy=[0.5]).drop(columns=name)),
+       f"no run of the table has the column '{name}'") for plot in (plotting.plot_paired, plotting.plot_gap_recovered)
+      for name in ("seed", "sparsity", "method")),
 ]  # fmt: skip
 
 # what takes numbers, the settings that are whole, and those that are not

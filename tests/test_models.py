@@ -365,3 +365,11 @@ def test_what_is_to_be_cut_into_shards_stays_in_main_memory(monkeypatch, engine)
     monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
     load("tiny")
     assert moved == ["cuda"]
+
+
+def test_a_tokenizer_of_several_chat_templates_is_written_over_and_kept(tmp_path):
+    model, tokenizer = load("tiny")
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    for given in (tokenizer, tokenizer, None):
+        save(model, given, tmp_path / "m")
+        assert load(tmp_path / "m")[1].chat_template == tokenizer.chat_template

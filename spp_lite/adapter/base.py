@@ -9,6 +9,8 @@ from itertools import chain
 
 import torch
 from accelerate.utils import align_module_device, has_offloaded_params
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
@@ -52,6 +54,8 @@ def misfit(layer: nn.Module, parent: nn.Module | None = None) -> str | None:
         return "is never called: nn.MultiheadAttention reads its weight"
     if is_quantised(layer):
         return None
+    if isinstance(layer, BaseTunerLayer):
+        return f"carries an adapter already, {type(layer).__name__}: merge or unload that one first"
     if why := computed(layer):
         return why
     if not isinstance(layer, nn.Linear):
@@ -72,6 +76,17 @@ def _acts_as_linear(layer: nn.Linear) -> bool:
             return torch.allclose(layer(x), nn.functional.linear(x, weight, bias), rtol=1e-2, atol=1e-3)
     except Exception:  # a router's tuple, another type, a device that is not there
         return False
+
+
+def require_outermost(model: nn.Module) -> None:
+    """Raise SparsityError for an adapted model that torch.compile wraps, or that stands in another one."""
+    if isinstance(getattr(model, "_orig_mod", None), PeftModel):
+        raise SparsityError("torch.compile wraps the adapted model: give what it wraps, model._orig_mod")
+    if any(isinstance(module, PeftModel) for module in model.modules() if module is not model):
+        raise SparsityError(
+            "an adapted model stands in another one (get_peft_model twice): merge() the inner one, base_model.model, first, or "
+            "add a second adapter by add_adapter()"
+        )
 
 
 def norm_names(model: nn.Module) -> list[str]:

@@ -98,9 +98,10 @@ class _SppLinear(torch.autograd.Function):
         if need_x:
             dx = grad @ effective_weight(weight, triples, ctx.start).to(grad.dtype)
         if need_bias:
-            dbias = grad.flatten(0, -2).sum(0)
+            dbias = grad.reshape(-1, grad.shape[-1]).sum(0)
         if need_weight or any(need_factors):
-            dmerged = _weight_gradient(grad.flatten(0, -2), x.flatten(0, -2), ctx.token_fraction)
+            rows = (one.reshape(-1, one.shape[-1]) for one in (grad, x))
+            dmerged = _weight_gradient(*rows, ctx.token_fraction)
             wide = wide_type(weight.dtype)
             if need_weight:
                 ones = torch.ones_like(weight, dtype=wide)

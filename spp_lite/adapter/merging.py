@@ -20,7 +20,7 @@ from ..arguments import require_weights
 from ..models import require_writable
 from ..pruning.sparsity import SparsityError, find_pattern, measure
 from ..writing import added, alone
-from .base import check_base, is_quantised, read, restored_on_error
+from .base import check_base, is_quantised, read, require_outermost, restored_on_error
 from .config import plain
 from .kernels import row_blocks
 
@@ -91,6 +91,7 @@ def merge(peft_model: PeftModel) -> tuple[nn.Module, MergeReport]:
 
 def _tuner_layers(peft_model) -> dict[str, BaseTunerLayer]:
     """Every adapted layer, by its name in the plain model."""
+    require_outermost(peft_model)
     named = peft_model.named_modules() if isinstance(peft_model, PeftModel) else ()
     layers = {plain(name): module for name, module in named if isinstance(module, BaseTunerLayer)}
     if not layers:

@@ -57,7 +57,10 @@ def block_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def zeros(model: nn.Module) -> float:
     """Share of exact zeros over all matrices of the decoder blocks, what pruning cannot reach among them; quantised
-    matrices, and those that are not loaded, do not count."""
+    matrices, and those that are not loaded, do not count. Raises ValueError where a linear computes its weight."""
+    for name, linear in block_linears(model).items():
+        if why := computed(linear):
+            raise ValueError(f"{name} {why}")
     weights = [weight for weight in block_matrices(model).values() if weight.is_floating_point() and not weight.is_meta]
     return sum(int((weight == 0).sum()) for weight in weights) / max(1, sum(weight.numel() for weight in weights))
 

@@ -208,7 +208,8 @@ def _skipped(blocks, *, stop: bool = True) -> Iterator[list]:
                 del forms[kind]
         record.append((block if known else None, first, rest, kwargs))
         if type(block) not in forms:
-            found = type(block).forward(block, first, *rest, **kwargs)
+            whole = getattr(block, "_orig_mod", block)  # of what torch.compile wrapped
+            found = type(whole).forward(whole, first, *rest, **kwargs)
             forms[type(block)] = found[1:] if isinstance(found, tuple) else None
         if stop and len(record) == len(blocks):
             raise _Stop

@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import TrainingArguments
 
-from ..adapter import norm_weights, unsaved
+from ..adapter import norm_weights, require_outermost, unsaved
 from ..arguments import number, require_weights
 from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure
@@ -66,6 +66,7 @@ def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
 def _check_state(model: nn.Module) -> None:
     if not torch.is_grad_enabled():
         raise ValueError("gradients are switched off, by torch.no_grad() or set_grad_enabled(False): switch them on")
+    require_outermost(model)
     for name, layer in model.named_modules():
         if type(layer).__name__ == "OptimizedModule":
             way = "insert the adapter into the plain one, and give TrainingArguments(torch_compile=True)"

@@ -391,3 +391,12 @@ def test_a_dense_model_gets_one_warning():
 def test_wrong_settings_are_named(config, message):
     with pytest.raises(ValueError, match=message):
         SppConfig(**config)
+
+
+def test_one_vector_goes_both_ways_as_through_a_linear():
+    layer = adapted().base_model.model.model.layers[0].self_attn.q_proj
+    x = torch.randn(layer.in_features, requires_grad=True)
+    alpha, beta = layer.spp_alpha["default"], layer.spp_beta["default"]
+    one = torch.autograd.grad(layer(x).square().sum(), (x, alpha, beta))
+    row = torch.autograd.grad(layer(x[None]).square().sum(), (x, alpha, beta))
+    assert all(map(torch.equal, one, row))

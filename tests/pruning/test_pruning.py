@@ -322,8 +322,8 @@ def test_models_that_cannot_be_pruned_are_named():
     model.model.embed_tokens.weight.data[:] = float("inf")
     with pytest.raises(CalibrationError, match=r"layers.0.self_attn.q_proj: 32 of its inputs are not finite"):
         prune(model, IDS, "50%", progress=False)
-    with pytest.raises(CalibrationError, match="DataParallel has no config: give the transformers model that it wraps"):
-        prune(torch.nn.DataParallel(build()), IDS, "50%", progress=False)
+    with pytest.raises(CalibrationError, match="ModuleDict has no config: give the transformers model that it wraps"):
+        prune(torch.nn.ModuleDict({"model": build()}), IDS, "50%", progress=False)
     with torch.inference_mode():
         model = build()
     with pytest.raises(SparsityError, match="q_proj was made in inference mode, where weights are final"):
@@ -456,3 +456,14 @@ def test_one_batch_alone_is_a_list_of_one():
         prune(model, calibration, "50%", progress=False)
         found.append([linear.weight for linear in block_linears(model).values()])
     assert all(map(torch.equal, found[0], found[1])) and all(map(torch.equal, found[0], found[2]))
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_blocks_that_are_compiled_one_by_one_are_pruned_alike(method):
+    plain, compiled = build(), build()
+    for i, block in enumerate(compiled.model.layers):
+        compiled.model.layers[i] = torch.compile(block, backend="eager")
+    for model in (plain, compiled):
+        prune(model, IDS, "50%", method=method, progress=False)
+    others = block_linears(compiled).values()
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(block_linears(plain).values(), others, strict=True))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spp_lite.pruning.sparsity import Sparsity, SparsityError, find_pattern, fingerprint, measure
@@ -61,7 +61,6 @@ def test_a_pattern_made_by_hand_must_agree_with_its_ratio(wrong):
 shapes = st.tuples(st.integers(1, 7), st.integers(1, 33))
 
 
-@settings(deadline=None)
 @given(shapes, st.floats(0, 0.99), st.integers(1, 6), st.integers(0, 2**30), st.booleans())
 def test_masks_equal_a_stable_sort_with_ties(shape, ratio, levels, seed, per_row):
     scores = torch.randint(0, levels, shape, generator=torch.Generator().manual_seed(seed)).float()
@@ -82,7 +81,6 @@ def paper_n_of_m(scores, n, m):
     return ~drop
 
 
-@settings(deadline=None)
 @given(st.sampled_from([(2, 4), (4, 8), (2, 8), (1, 4), (1, 2), (3, 5), (7, 8), (9, 20)]), st.integers(1, 9),
        st.integers(1, 6), st.integers(1, 40), st.integers(0, 2**30))  # fmt: skip
 def test_n_of_m_masks_equal_the_papers_loop_with_ties(pattern, rows, groups, levels, seed):
@@ -100,7 +98,6 @@ def test_large_masks_equal_the_slow_forms_across_chunks():
     assert torch.equal(Sparsity.parse("50%").mask(scores).flatten(), slow_lowest(scores.flatten(), scores.numel() // 2))
 
 
-@settings(deadline=None)
 @given(shapes, st.floats(0, 0.99), st.integers(0, 2**30))
 def test_rows_may_share_a_remainder_so_that_the_total_is_exact(shape, ratio, seed):
     sparsity, scores = Sparsity(ratio), torch.rand(shape, generator=torch.Generator().manual_seed(seed))

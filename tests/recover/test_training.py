@@ -613,7 +613,11 @@ def test_what_keeps_gradients_from_the_factors_is_named(pruned, records):
     adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
     with torch.no_grad(), pytest.raises(ValueError, match="gradients are switched off"):
         finetune(adapted, records, pruned[1], progress=False)
-    compiled = peft.get_peft_model(torch.compile(pruned[0], backend="eager"), SppConfig(r=4))
+    with pytest.raises(ValueError, match="the model is compiled, and its names are no plain model's: insert first"):
+        peft.get_peft_model(torch.compile(pruned[0], backend="eager"), SppConfig(r=4))
+    compiled = peft.get_peft_model(
+        torch.compile(pruned[0], backend="eager"), peft.LoraConfig(target_modules=["q_proj"])
+    )
     with pytest.raises(ValueError, match="the model was compiled before its adapter came: insert"):
         finetune(compiled, records, pruned[1], progress=False)
 
