@@ -27,7 +27,7 @@ def texts_of(table: pd.DataFrame) -> Iterator[str]:
         unit = " in percent" if score == "accuracy" else ""
         yield f"{pruner}: mean {score}{unit} ± half of its 95 % interval over seeds\n{_grid(cells.assign(text=text))}"
     for score, against, part in ((name, *one) for name in scores for one in _comparable(table, name)):
-        found, number, ours = paired(part, score, against), _number(score), "SPP" + against.removeprefix("spp")
+        found, number, ours = paired(part, score, against), _number(score), against.replace("spp", "SPP")
         for pruner, rows in found[found["n"] > 1].groupby("pruner", sort=False):
             gains = [f"{'+' * (row.mean >= 0)}{number(row.mean)} ± {number(row.half)}" for row in rows.itertuples()]
             text = [f"{gain}, {row.verdict}{_partly(row)}" for gain, row in zip(gains, rows.itertuples(), strict=True)]
@@ -52,10 +52,10 @@ def _scores(table: pd.DataFrame) -> list[str]:
 
 
 def _comparable(table: pd.DataFrame, score: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(SPP, rows to pair it with): the methods without extras, then those with the same extras, then SPP with any."""
+    """(against, rows to pair with it): methods against SPP with the same extras; then a method's extras against it alone."""
     method, extras = table["method"].str.partition("+")[0], table["method"].str.partition("+")[2]
     parts = [("spp" + f"+{extra}" * bool(extra), extras == extra) for extra in sorted(extras.unique())]
-    for against, part in [*parts, ("spp", method == "spp")]:
+    for against, part in [*parts, *((name, method == name) for name in method[extras != ""].unique())]:
         scored = set(table.loc[part & finite(table[score]).notna(), "method"])
         if against in scored and scored - {"dense", against}:
             yield against, table[part]
@@ -91,9 +91,9 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
     if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
     for against, part in _comparable(here, "accuracy"):
-        name = "extras" if part["method"].str.startswith("spp").all() else f"paired{against.removeprefix('spp')}"
-        if (paired(part, against=against)["n"] > 0).any():
-            figures[name] = plotting.plot_paired(part, against=against, pruner=pruner)
+        if against.startswith("spp") and (paired(part, against=against)["n"] > 0).any():
+            name = f"paired{against.removeprefix('spp')}"
+            figures.setdefault(name, plotting.plot_paired(part, against=against, pruner=pruner))
     trained = table[~table["method"].isin(["dense", "none"])]
     if trained["pruner"].nunique() > 1 and len(panels.shared_cells(table)):  # of pruning alone, criteria says it all
         figures["pruners"] = panels.plot_pruners(table, chance=chance)

@@ -230,14 +230,15 @@ def test_a_table_with_any_cells_missing_is_said_and_drawn(seed):
 def test_methods_with_extras_are_compared_with_spp_with_the_same_extras_and_spp_with_itself_alone():
     table = grid_of(["none", "spp", "hira", "spp+distill", "hira+distill", "spp+norms"], ["75%", "2:8"])
     table.loc[table["method"] == "spp+distill", "accuracy"] += 0.1
-    *_, alone, distilled, gain = texts_of(table)
-    heads = [text.splitlines()[0].partition(", paired")[0] for text in (alone, distilled, gain)]
-    assert heads == [f"wanda: accuracy minus that of SPP{extra}" for extra in ("", "+distill", "")]
+    *_, alone, distilled, gain, others = texts_of(table)
+    heads = [text.splitlines()[0].partition(", paired")[0] for text in (alone, distilled, gain, others)]
+    assert heads == [f"wanda: accuracy minus that of {name}" for name in ("SPP", "SPP+distill", "SPP", "hira")]
     rows = [[line.split()[0] for line in text.splitlines()[3:]] for text in (alone, distilled, gain)]
     assert rows == [["none", "hira"], ["hira+distill"], ["spp+distill", "spp+norms"]]
     assert distilled.count("-10.0 ± 0.0, wins") == gain.count("+10.0 ± 0.0, loses") == 2
     figures = figures_of(table)
-    assert {"paired", "paired+distill", "extras"} < figures.keys() and "paired+norms" not in figures
+    assert {"paired", "paired+distill"} < figures.keys() and "paired+norms" not in figures
+    assert len(figures["paired"].axes[0].containers) == 2  # none, hira: not SPP's own extras
     assert figures["paired+distill"].axes[0].get_ylabel() == "accuracy minus that of pruned + SPP + distill (points)"
     assert not [text for text in texts_of(table[table["method"] != "spp"]) if "minus that of SPP," in text]
 
