@@ -51,6 +51,7 @@ def written_whole(folder: Path, *, last: str) -> Iterator[Path]:
             old.rename(folder)
         with _cleared(scratch):
             yield new
+            _shared(new)
             if folder.exists():
                 folder.rename(old)
             try:
@@ -69,6 +70,7 @@ def added(folder: Path, *, last: str, only: bool = False) -> Iterator[Path]:
     """
     with _said(folder), _cleared(folder / SCRATCH) as scratch:
         yield scratch / "new"
+        _shared(scratch / "new")
         (folder / last).unlink(missing_ok=True)
         files = {path.name: path for path in (scratch / "new").iterdir()}
         for path in folder.iterdir() if only else ():
@@ -90,6 +92,12 @@ def replaced(path: Path) -> Iterator[Path]:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def _shared(folder: Path) -> None:
+    """safetensors writes for the owner alone: let every file be read by whom its folder lets in."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 @contextmanager

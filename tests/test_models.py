@@ -5,11 +5,13 @@ import os
 import time
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
+from spp_lite import SppConfig, prune, to_hira
 from spp_lite.models import (
     embedded,
     environment,
@@ -373,3 +375,19 @@ def test_a_tokenizer_of_several_chat_templates_is_written_over_and_kept(tmp_path
     for given in (tokenizer, tokenizer, None):
         save(model, given, tmp_path / "m")
         assert load(tmp_path / "m")[1].chat_template == tokenizer.chat_template
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_folder_may_read_every_file_of_it(tmp_path, umask, mode):
+    """safetensors makes files that their owner alone can read, whatever the umask."""
+    model, tokenizer = load("tiny")
+    prune(model, sparsity="50%", method="magnitude", progress=False)
+    before = os.umask(umask)
+    try:
+        save(model, tokenizer, tmp_path / "m")
+        adapted = peft.get_peft_model(model, SppConfig(r=2))
+        to_hira(adapted, tmp_path / "h")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for name in "mh" for path in (tmp_path / name).iterdir()} == {mode}
