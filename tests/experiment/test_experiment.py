@@ -13,7 +13,7 @@ from spp_lite.experiment.baselines import METHODS
 from spp_lite.experiment.recipe import Recipe, Run, grid
 from spp_lite.experiment.runs import do_run
 from spp_lite.experiment.statistics import summarise
-from spp_lite.experiment.table import sweep
+from spp_lite.experiment.table import choose_rates, sweep
 from spp_lite.models import embedded, load_tokenizer, resolve, save
 from spp_lite.pruning.prune import METHODS as PRUNERS
 from spp_lite.recover.data import calibration_batches, read_texts
@@ -142,6 +142,18 @@ def test_the_table_of_steps_holds_the_headlines_own_rows():
         assert not part["error"].notna().any() and (trained["zeros_after"] >= trained["zeros_before"]).all()
     whole = pd.read_csv(embedded("results", "sweep.csv"))
     assert len(parts[160].merge(whole)) == len(parts[160])
+
+
+@pytest.mark.parametrize("name", ["at-90", "extras"])
+def test_a_side_table_has_five_seeds_a_cell_each_at_the_rate_that_was_chosen(name):
+    table, rates = (pd.read_csv(embedded("results", name, file)) for file in ("sweep.csv", "rates.csv"))
+    assert not table["error"].notna().any() and (table["zeros_after"] >= table["zeros_before"]).all()
+    trained = table[table["method"] != "dense"]
+    for (method, sparsity), cell in trained.groupby(["method", "sparsity"]):
+        assert sorted(cell["seed"]) == [0, 1, 2, 3, 4]
+        tried = rates[(rates["method"] == method) & (rates["sparsity"] == sparsity)]
+        best = choose_rates(rates[rates["method"] == method], sparsity)[method]
+        assert set(cell["lr"]) == {best} and tried["lr"].min() < best < tried["lr"].max(), (method, sparsity)
 
 
 def test_a_run_that_fails_knows_its_budget(recipe):
