@@ -14,7 +14,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import TrainingArguments
 
-from ..adapter import norm_weights, require_outermost, unsaved
+from ..adapter import norm_weights, unsaved
+from ..adapter.base import require_outermost
 from ..arguments import number, require_weights
 from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure

@@ -79,10 +79,6 @@ def finetune(
     check_trainable(model, norm_learning_rate)
     rows = plain_rows(dataset)
     if "labels" not in rows.column_names:
-        if "input_ids" in rows.column_names:
-            raise ValueError(
-                "the rows have input_ids and no labels: add labels (a copy of the ids, -100 where none counts)"
-            )
         rows = tokenize_records(rows, tokenizer, cutoff=cutoff, train_on_inputs=train_on_inputs)
     rows = check_rows(model, rows, tokenizer)
     given = {"max_steps": max_steps, "learning_rate": learning_rate, "batch_size": batch_size}
