@@ -138,7 +138,8 @@ def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = 
     found = paired(_of_pruner(table, pruner), value, against)
     names, methods = by_sparsity(found["sparsity"]), methods_of(found)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.1 * len(names) + 3, 5), layout="constrained")
+        long = max(len(look_of(method)[0]) for method in (*methods, against)) > 32
+        figure = Figure(figsize=(max(1.1 * len(names) + 3, 9 if long else 6.5), 5), layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(0, color=LOOKS["spp"][1], linewidth=1.5, label=look_of(against)[0])
         for number, method in enumerate(methods):
@@ -146,11 +147,11 @@ def plot_paired(table: pd.DataFrame, *, value: str = "accuracy", against: str = 
             at = rows["sparsity"].map(names.index) + 0.7 * (number - (len(methods) - 1) / 2) / len(methods)
             draw_points(axes, at, rows, method, 100 if value == "accuracy" else 1, linestyle="")
         axes.set_xticks(range(len(names)), names)
-        axes.set_ylabel(
-            f"{value.replace('_', ' ')} minus that of {look_of(against)[0]}" + " (points)" * (value == "accuracy")
-        )
+        unit = " (points)" * (value == "accuracy")
+        minus = [f"{value.replace('_', ' ')} minus that of", look_of(against)[0] + unit]
+        axes.set_ylabel(("\n" if long else " ").join(minus))
         axes.set_title(f"pruned by {pruner}")
-        figure.legend(**LEGEND)
+        figure.legend(**LEGEND | {"ncols": 2 if long else 3})
     return figure
 
 
