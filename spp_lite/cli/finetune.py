@@ -118,9 +118,7 @@ def _settings(options):
             words += [f"--{one.name}", getattr(options, one.name)]
     settings = {"prog": "spp-lite finetune", "allow_abbrev": False, "conflict_handler": "resolve"}
     parser = HfArgumentParser((FinetuneArguments, TrainingArguments), **settings)
-    parser.add_argument(
-        "--report_to", "--report-to", nargs="+", default="none"
-    )  # a list, which transformers' takes, too
+    parser.add_argument("--report_to", "--report-to", nargs="+", default="none")  # transformers' own takes one word
     parser.error = _refuse  # argparse would print every field first
     ours, args, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:

@@ -9,13 +9,7 @@ from scipy.special import stdtrit
 
 from ..pruning.sparsity import Sparsity
 
-LOWER = (
-    "loss",
-    "perplexity",
-    "seconds",
-    "peak_mib",
-    "parameters",
-)  # the scores of which less is better have one in their name
+LOWER = ("loss", "perplexity", "seconds", "peak_mib", "parameters")  # in the name of what is better when it is less
 
 
 def ratio_of(sparsity: str) -> float:
