@@ -96,8 +96,9 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def _shared(folder: Path) -> None:
     """safetensors writes for the owner alone: let every file be read by whom its folder lets in."""
+    mode = folder.stat().st_mode & 0o666
     for path in filter(Path.is_file, folder.rglob("*")):
-        path.chmod(folder.stat().st_mode & 0o666)
+        path.chmod(mode)
 
 
 @contextmanager

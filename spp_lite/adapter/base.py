@@ -78,6 +78,11 @@ def _acts_as_linear(layer: nn.Linear) -> bool:
         return False
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Does torch.compile wrap the model or a part of it, whose weights then have other names?"""
+    return any(hasattr(module, "_orig_mod") for module in model.modules())
+
+
 def require_outermost(model: nn.Module) -> None:
     """Raise SparsityError for an adapted model that torch.compile wraps, or that stands in another one."""
     if isinstance(getattr(model, "_orig_mod", None), PeftModel):

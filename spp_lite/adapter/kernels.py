@@ -94,14 +94,14 @@ class _SppLinear(torch.autograd.Function):
         triples = list(zip(factors[::2], factors[1::2], ctx.scalings, strict=True))
         need_x, need_weight, need_bias, _, _, _, *need_factors = ctx.needs_input_grad
         dx = dweight = dbias = None
+        rows = grad.reshape(-1, grad.shape[-1])  # a token each, of one vector too
         dfactors = [None] * len(factors)
         if need_x:
             dx = grad @ effective_weight(weight, triples, ctx.start).to(grad.dtype)
         if need_bias:
-            dbias = grad.reshape(-1, grad.shape[-1]).sum(0)
+            dbias = rows.sum(0)
         if need_weight or any(need_factors):
-            rows = (one.reshape(-1, one.shape[-1]) for one in (grad, x))
-            dmerged = _weight_gradient(*rows, ctx.token_fraction)
+            dmerged = _weight_gradient(rows, x.reshape(-1, x.shape[-1]), ctx.token_fraction)
             wide = wide_type(weight.dtype)
             if need_weight:
                 ones = torch.ones_like(weight, dtype=wide)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..pruning.blocks import block_linears, block_matrices, decoder_blocks, linears_of
 from ..pruning.sparsity import SparsityError, measure
 from ..storage import is_dense
-from .base import check_base, describe, is_quantised, kind_of, misfit, restored_on_error
+from .base import check_base, describe, is_compiled, is_quantised, kind_of, misfit, restored_on_error
 from .config import SppConfig, plain
 from .layer import SppLayer, SppLinear
 
@@ -41,7 +41,7 @@ class SppModel(BaseTuner):
         if isinstance(model, PeftModel):
             way = "merge() it or unload() it first; a second one comes by add_adapter()"
             raise ValueError(f"a {type(model).__name__} carries an adapter already: {way}")
-        if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        if is_compiled(model):
             raise ValueError(
                 "the model is compiled, and its names are no plain model's: insert first, then torch.compile"
             )

@@ -113,11 +113,11 @@ def calibration(options, tokenizer):
     from ..models import is_tiny
     from ..recover.data import calibration_batches, default_texts, read_texts
 
-    tiny = is_tiny(options.model)
+    tiny, data = is_tiny(options.model), options.data or os.environ.get("SPP_DATA")
     if options.calibration:
         texts = read_texts(options.calibration)
-    elif tiny or options.data or os.environ.get("SPP_DATA"):
-        texts = default_texts(model=options.model, data=options.data or os.environ.get("SPP_DATA"))
+    elif tiny or data:
+        texts = default_texts(model=options.model, data=data)
     else:
         raise ValueError("pruning needs calibration texts: name a file with --calibration, or records with --data")
     length = options.calibration_length or (128 if tiny else 512)

@@ -91,9 +91,9 @@ def figures_of(table: pd.DataFrame, chance: float | None = None) -> dict[str, Fi
     if _whole(table)["method"].eq("dense").any() and len(gap_recovered(here)):
         figures["gap"] = plotting.plot_gap_recovered(table, pruner=pruner)
     for against, part in _comparable(here, "accuracy"):
-        if against.startswith("spp") and (paired(part, against=against)["n"] > 0).any():
-            name = f"paired{against.removeprefix('spp')}"
-            figures.setdefault(name, plotting.plot_paired(part, against=against, pruner=pruner))
+        name = f"paired{against.removeprefix('spp')}"
+        if against.startswith("spp") and name not in figures and (paired(part, against=against)["n"] > 0).any():
+            figures[name] = plotting.plot_paired(part, against=against, pruner=pruner)
     trained = table[~table["method"].isin(["dense", "none"])]
     if trained["pruner"].nunique() > 1 and len(panels.shared_cells(table)):  # of pruning alone, criteria says it all
         figures["pruners"] = panels.plot_pruners(table, chance=chance)

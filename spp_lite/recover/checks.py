@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..adapter import norm_weights, unsaved
-from ..adapter.base import require_outermost
+from ..adapter.base import is_compiled, require_outermost
 from ..arguments import number, require_weights
 from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure
@@ -68,10 +68,10 @@ def _check_state(model: nn.Module) -> None:
     if not torch.is_grad_enabled():
         raise ValueError("gradients are switched off, by torch.no_grad() or set_grad_enabled(False): switch them on")
     require_outermost(model)
+    if is_compiled(model):
+        way = "insert the adapter into the plain one, and give TrainingArguments(torch_compile=True)"
+        raise ValueError(f"the model was compiled before its adapter came: {way}")
     for name, layer in model.named_modules():
-        if type(layer).__name__ == "OptimizedModule":
-            way = "insert the adapter into the plain one, and give TrainingArguments(torch_compile=True)"
-            raise ValueError(f"the model was compiled before its adapter came: {way}")
         if isinstance(layer, BaseTunerLayer) and (layer.merged or layer.disable_adapters):
             way = "is merged: call unmerge_adapter()" if layer.merged else "is disabled: call enable_adapter_layers()"
             raise ValueError(f"the adapter of {name} {way} first, or nothing of it would be trained")

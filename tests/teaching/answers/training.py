@@ -120,6 +120,11 @@ WRONG = [
         lambda step, steps, peak, warmup: peak * min(step / (warmup or 0.1), 1 - (step - warmup) / steps),
         "steps − warmup steps",
     ),
+    (
+        ex_06e,
+        lambda step, steps, peak, warmup: peak * min(step / 4, 1 - (step - 4) / steps),
+        "step 5 .*you return 0.045",
+    ),
     (ex_06e, lambda step, steps, peak, warmup: peak * step / warmup, "the rate falls: in a line"),
     *((ex_06b, lambda p, a, e, f=f: (right_ids(p, a, e), f(p, a, e)), message) for f, message in LABELS),
     (ex_06b, lambda p, a, e: ..., "still blank"),
