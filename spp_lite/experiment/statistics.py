@@ -69,11 +69,13 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
 
 
 def _checked(table: pd.DataFrame, value: str, *columns: str) -> pd.DataFrame:
-    """The table, each sparsity called by one name; ValueError where a column is missing."""
+    """The table, each sparsity called as it was written first; ValueError where a column is missing."""
     if lacking := [name for name in (value, *columns) if name not in table]:
         what = "score" if lacking[0] == value else "column"
         raise ValueError(f"no run of the table has the {what} {lacking[0]!r}: it has {', '.join(table)}")
-    names = {name: str(Sparsity.parse(name)) for name in table.get("sparsity", pd.Series(dtype=str)).unique()}
+    first: dict[Sparsity, str] = {}
+    written = table.get("sparsity", pd.Series(dtype=str)).unique()
+    names = {name: first.setdefault(Sparsity.parse(name), name) for name in written}
     return table.assign(sparsity=table["sparsity"].map(names)) if names else table
 
 

@@ -258,6 +258,8 @@ def test_a_sparsity_has_one_name_however_it_is_spelled():
     for compared in (paired(table), gap_recovered(table), summarise(table)):
         assert set(compared["sparsity"]) - {"0%"} == {"75%", "2:4"}
     assert paired(table)["n"].tolist() == [3, 3, 3, 3]
+    alone = grid_of(["none", "spp"], ["0.5", "row:50%"])  # as it was written
+    assert set(summarise(alone)["sparsity"]) == {"0%", "0.5", "row:50%"} == {*paired(alone)["sparsity"], "0%"}
 
 
 def test_a_perplexity_is_printed_with_what_tells_it_apart():
