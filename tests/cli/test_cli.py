@@ -324,8 +324,9 @@ def test_every_run_of_a_sweep_calibrates_on_the_samples_that_were_asked_for(tmp_
     assert len(recipe.calibration) == 3 * recipe.draws
 
 
-def test_prune_calibrates_on_the_data_that_the_environment_names(tmp_path, monkeypatch, few_records):
-    command = "prune --sparsity 50% --calibration-samples 2 --calibration-length 16 --out"
+@pytest.mark.parametrize("model", ["", "--model tiny"])
+def test_prune_calibrates_on_the_data_that_the_environment_names(tmp_path, monkeypatch, few_records, model):
+    command = f"prune {model} --sparsity 50% --calibration-samples 2 --calibration-length 16 --out"
     assert main([*command.split(), str(tmp_path / "named"), "--data", few_records]) == 0
     monkeypatch.setenv("SPP_DATA", few_records)
     assert main([*command.split(), str(tmp_path / "told")]) == 0
