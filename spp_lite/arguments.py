@@ -1,6 +1,7 @@
 """What a caller may give: a model that is loaded, its tokenizer, numbers of the right kind. All else is named in a sentence."""
 
 import math
+from itertools import pairwise
 from numbers import Integral, Real
 
 import torch
@@ -29,6 +30,16 @@ def require_tokenizer(tokenizer) -> None:
     """Raise ValueError for a name, None, records: what does not tokenize."""
     if not (callable(tokenizer) and hasattr(tokenizer, "eos_token_id")):
         raise ValueError(f"a {type(tokenizer).__name__} is no tokenizer: load() returns it beside the model")
+
+
+def require_unpacked(positions, mask, where: str) -> None:
+    """Raise ValueError for position_ids (one text's) that start anew: several records in a row would see each other."""
+    real = [int(place) for place, counts in zip(positions, mask, strict=True) if counts]
+    if start := next((at for at, (one, after) in enumerate(pairwise(real), 1) if after <= one), None):
+        raise ValueError(
+            f"{where}: position_ids start anew at token {start}: what is packed there would see what stands before it; "
+            "give every record a row of its own"
+        )
 
 
 def require_dtype(dtype) -> None:

@@ -99,6 +99,16 @@ def _load(name, dtype, device_map, *, exact: bool = False) -> tuple[PreTrainedMo
     return model.eval(), tokenizer
 
 
+def stored_type(model: PreTrainedModel, name: str | Path | None = None) -> torch.dtype:
+    """The type that config.json names, where no weight changes by it, as where load(name) made float32 of 16 bits; else
+    the model's own."""
+    kind = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False).dtype
+    weights = [*model.parameters()]
+    if kind is None or any(weight.is_meta for weight in weights):
+        return model.dtype
+    return kind if all(torch.equal(weight.to(kind).to(weight.dtype), weight) for weight in weights) else model.dtype
+
+
 def _check_whole(source: str, model, found: dict) -> None:
     """Raise ValueError for tensors that the model lacks; warn of those that it has no place for."""
     if lacking := sorted(found["missing_keys"]):

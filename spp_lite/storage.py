@@ -21,7 +21,7 @@ from accelerate.utils import align_module_device
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import require_weights
-from .writing import SCRATCH, written_whole
+from .writing import SCRATCH, fixed, written_whole
 
 PACKAGES = ("spp_lite", "torch", "transformers", "peft", "datasets", "accelerate", "lm_eval", "numpy", "pandas")
 CARD = "<!-- what follows is spp_lite's -->\n"
@@ -57,6 +57,8 @@ def fingerprint(model: torch.nn.Module, *, frozen: bool = False) -> str:
             for name, value in module.named_parameters(recurse=False):
                 if frozen and value.requires_grad:
                     continue
+                if not is_dense(value):
+                    raise ValueError(f"{prefix}.{name} is in a form for inference: take it before to_sparse()")
                 digest.update(f"{prefix}.{name} {tuple(value.shape)} {value.dtype}".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
@@ -78,7 +80,7 @@ def require_writable(folder: str | Path, *, model: bool = False, keep: Sequence 
         foreign = sorted(path.name for path in folder.iterdir() if not OURS.fullmatch(path.name))
         if foreign:
             raise ValueError(f"{folder} exists and is not a model folder alone ({foreign[0]} is there): choose another")
-    if model and there == folder and not folder.is_mount():
+    if model and there == folder and not fixed(folder):
         there = folder.parent  # where the new one is written beside it
     try:
         with tempfile.TemporaryFile(dir=there):  # without a name, where the system can: a killed process leaves none

@@ -34,13 +34,18 @@ def alone(path: Path, *, seconds: float = 0) -> Iterator[None]:
         yield
 
 
+def fixed(folder: Path) -> bool:
+    """Can no other folder take its place? A mount, and what somebody, a shell, works in."""
+    return folder.is_mount() or Path.cwd().is_relative_to(folder.resolve())
+
+
 @contextmanager
 def written_whole(folder: Path, *, last: str) -> Iterator[Path]:
     """The name of a folder to make, which then takes the place of `folder` in one step: the old one stays until then.
 
     last: the file that makes a folder what it is; comes last where a folder cannot be renamed, see added().
     """
-    if folder.is_mount():  # and may be another disk than its parent
+    if fixed(folder):  # a mount may be another disk than its parent
         with alone(folder, seconds=60), added(folder, last=last, only=True) as new:
             yield new
         return

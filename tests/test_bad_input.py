@@ -170,7 +170,7 @@ COMMANDS = [
     ("a photo", "prune --sparsity 50% --calibration photo.png --out new", "photo.png cannot be read ('utf-8' codec can't"),
     ("an old encoding", "prune --sparsity 50% --calibration latin.txt --out new", "latin.txt cannot be read ('utf-8' codec"),
     ("a workbook", "prune --sparsity 50% --calibration book.xlsx --out new", "book.xlsx is binary: name a file of UTF-8 text"),
-    ("a folder of texts", "prune --sparsity 50% --calibration results --out new", "results cannot be read (Is a directory)"),
+    ("a folder of texts", "prune --sparsity 50% --calibration results --out new", "results is a folder: name a file in it"),
     ("calibration too short", "prune --sparsity 50% --calibration 'naïve 中文.txt' --out new",
      "fewer than one window of 128: name more text, or a smaller length"),
     ("windows too long", "prune --sparsity 50% --calibration-length 257 --calibration-samples 1 --out new",

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qw
 
 from spp_lite import load, prune, to_sparse
 from spp_lite.inference import CsrLinear, choose, stored, to_csr
-from spp_lite.models import save
-from spp_lite.pruning.blocks import block_linears
+from spp_lite.models import fingerprint, save
+from spp_lite.pruning.blocks import block_linears, zeros
 from spp_lite.pruning.sparsity import Sparsity, SparsityError
 
 SIZES = {
@@ -155,6 +155,9 @@ def test_twice_and_with_an_adapter_is_refused(dense, tmp_path):
     with pytest.raises(ValueError, match=r"q_proj\.weight is in a form for inference: save the model before to_sparse"):
         save(dense, None, tmp_path / "m")
     assert not list(tmp_path.iterdir())
+    for count in (zeros, fingerprint):
+        with pytest.raises(ValueError, match=r"q_proj.* is in a form for inference.* before to_sparse"):
+            count(dense)
     tiny, _ = load("tiny")
     import peft
 

@@ -109,7 +109,7 @@ def test_imports_run_one_way_and_files_stay_short(path):
 
 def test_the_core_does_not_grow():
     core = [path for path in MODULES if "teaching" not in path.parts]
-    assert sum(len(lines(path)) for path in core) <= 7_130
+    assert sum(len(lines(path)) for path in core) <= 7_230
 
 
 def test_functions_are_short():

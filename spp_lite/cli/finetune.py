@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
@@ -132,6 +133,13 @@ def _refuse(message: str):
     raise ValueError(f"{message}: see `spp-lite finetune --help`")
 
 
+def _json(settings: dict) -> str:
+    """Settings within a setting; YAML takes 1e-5, without a point, for a word."""
+    numeral = re.compile(r"[-+]?\d+e[-+]?\d+", re.IGNORECASE)
+    words = {key for key, value in settings.items() if isinstance(value, str) and numeral.fullmatch(value)}
+    return json.dumps({key: float(value) if key in words else value for key, value in settings.items()})
+
+
 def _read_yaml(name: str) -> list[str]:
     """A YAML file's settings as words of a command line; a later word counts more."""
     import yaml
@@ -150,6 +158,6 @@ def _read_yaml(name: str) -> list[str]:
         if value is not None:
             value = "no" if value is False and key.endswith("strategy") else value  # YAML's word for false
             value = "none" if value == [] else value
-            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            values = value if isinstance(value, list) else [_json(value) if isinstance(value, dict) else value]
             words += [f"--{key}={values[0]}"] if len(values) == 1 else [f"--{key}", *map(str, values)]
     return words

@@ -20,7 +20,7 @@ def add(parser) -> None:
 def run(options) -> None:
     """Prune, save, and print the report."""
     from .. import Sparsity, load, prune
-    from ..models import load_tokenizer, model_name, require_writable, resolve, save
+    from ..models import load_tokenizer, model_name, require_writable, resolve, save, stored_type
     from ..pruning.prune import METHODS
 
     sparsity = Sparsity.parse(options.sparsity)
@@ -34,9 +34,12 @@ def run(options) -> None:
     tokenizer = load_tokenizer(resolve(options.model))
     batches = None if options.method == "magnitude" else calibration(options, tokenizer)
     model, tokenizer = load(options.model, device_map=options.device_map)
-    require_writable(folder, model=True, size=(size := sum(weight.nbytes for weight in model.parameters())))
+    kind = model.dtype if options.method == "sparsegpt" else stored_type(model, options.model)  # it changes what stays
+    size = kind.itemsize * sum(weight.numel() for weight in model.parameters())
+    require_writable(folder, model=True, size=size)
     chosen = {"skip": options.skip, "only": options.only, "allocation": given or options.allocation[0]}
     report = prune(model, batches, sparsity, method=options.method, progress=watched(), **chosen)
+    model = model if model.dtype == kind else model.to(kind)
     save(model, tokenizer, folder, finish=lambda new: report.table.to_csv(new / "pruning_report.csv", index=False))
     print(report.table.to_string(index=False, float_format="{:.4f}".format))
     print(report)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..pruning.sparsity import Sparsity
 from .statistics import by_sparsity, gap_recovered, is_pattern, paired, summarise
 
 STYLE = {"font.size": 12, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
@@ -125,9 +126,22 @@ def _of_pruner(table: pd.DataFrame, pruner: str = "wanda") -> pd.DataFrame:
     return table[table["pruner"].isin(["dense", pruner])] if "pruner" in table else table
 
 
+def _cells(table: pd.DataFrame, pruner: str, sparsity: str) -> pd.DataFrame:
+    """The runs of a criterion at a sparsity, however it is spelled; ValueError where there is none."""
+    wanted = Sparsity.parse(sparsity)
+    there = table[table["pruner"] == pruner]
+    if (found := there[[Sparsity.parse(one) == wanted for one in there["sparsity"]]]).empty:
+        have = ", ".join(by_sparsity(there["sparsity"])) or "nothing"
+        raise ValueError(f"no run of the table is pruned by {pruner} at {sparsity}: of {pruner} it has {have}")
+    return found
+
+
 def plot_gap_recovered(table: pd.DataFrame, *, pruner: str = "wanda") -> Figure:
     """The share of the lost accuracy that comes back, per method and sparsity, with 95 % intervals over seeds."""
-    summary = summarise(gap_recovered(_of_pruner(table, pruner)), "gap")
+    rows = gap_recovered(_of_pruner(table, pruner))
+    if rows.empty:
+        raise ValueError("no method was trained where pruning took two points or more: there is no gap to bring back")
+    summary = summarise(rows, "gap")
     return _bars(
         summary, by_sparsity(summary["sparsity"]), "accuracy recovered (% of what pruning took)", f"pruned by {pruner}"
     )
@@ -163,7 +177,7 @@ def task_columns(table: pd.DataFrame) -> list[str]:
 def plot_tasks(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
     """Accuracy per task family at one sparsity, with 95 % intervals over seeds."""
     tasks = task_columns(table)
-    here = table[(table["method"] == "dense") | (table["pruner"] == pruner) & (table["sparsity"] == sparsity)]
+    here = pd.concat([table[table["method"] == "dense"], _cells(table, pruner, sparsity)])
     parts = [summarise(here.assign(sparsity="0%"), task).assign(sparsity=task.removeprefix("tiny_")) for task in tasks]
     labels = [task.removeprefix("tiny_") for task in tasks]
     return _bars(pd.concat(parts), labels, "accuracy (%)", f"pruned by {pruner}, {sparsity}")
@@ -191,7 +205,7 @@ def _bars(summary: pd.DataFrame, groups: list[str], label: str, title: str) -> F
 
 def plot_parameters(table: pd.DataFrame, *, sparsity: str = "75%", pruner: str = "wanda") -> Figure:
     """Accuracy against the number of trainable parameters at one sparsity, one point a method."""
-    here = table[(table["pruner"] == pruner) & (table["sparsity"] == sparsity) & (table["parameters"] > 0)]
+    here = _cells(table[table["parameters"] > 0], pruner, sparsity)
     counts = here.groupby("method")["parameters"].first()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")

@@ -9,6 +9,9 @@ from scipy.special import stdtrit
 
 from ..pruning.sparsity import Sparsity
 
+SAME = (  # columns that have one value in all that is compared
+    "model", "data", "calibration", "text", "tasks", "max_steps", "batch_size", "cutoff", "bf16",
+)  # fmt: skip
 LOWER = ("loss", "perplexity", "seconds", "peak_mib", "parameters")  # in the name of what is better when it is less
 
 
@@ -31,7 +34,7 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
     """Mean and half-width of the 95 % interval over seeds (Student's t; 0 for one seed), per method and sparsity.
 
     n: the runs with a finite score, which the mean is of; failed: those without. Raises ValueError for a table with two
-    runs of one cell and seed, of two pruners, say: they would pass for seeds.
+    runs of one cell and seed, of two pruners, say: they would pass for seeds; and of two models or budgets (SAME).
     """
     table = _checked(table, value, "method", by)
     _require_one(table, "method", by, "seed")
@@ -48,7 +51,7 @@ def paired(table: pd.DataFrame, value: str = "accuracy", against: str = "spp") -
     Returns method, pruner, sparsity, n (whole pairs), failed (pairs with a run that failed), mean, half (of the 95 %
     interval, Student's t; NaN below two pairs) and verdict: what `against` does, "wins" or "loses" where the interval is
     clear of 0, else "undecided". Of what LOWER names the smaller is better. Raises ValueError when `against` has no
-    finite score, and for a table with two runs of one cell and seed.
+    finite score, and as summarise() does.
     """
     key = ["pruner", "sparsity", "seed"]
     table = _checked(table, value, "method", *key)
@@ -82,12 +85,19 @@ def _checked(table: pd.DataFrame, value: str, *columns: str) -> pd.DataFrame:
 def _require_one(table: pd.DataFrame, *key: str) -> None:
     """Raise ValueError where two runs have the same key, which ends in the seed."""
     if "seed" not in table or not (twice := table.duplicated(list(key), keep=False)).any():
-        return
+        return _require_alike(table, key)
     run = table.loc[twice, list(key)].iloc[0]
     both = table[(table[list(key)] == run).all(axis=1)]
     names = [name for name in ("model", "pruner", "sparsity", "lr") if name in both and both[name].nunique() > 1]
     of = f"of two values of {names[0]}" if names else "alike in what it names"
     raise ValueError(f"the table has two runs of {' '.join(map(str, run))}, {of}: nobody can tell which is meant")
+
+
+def _require_alike(table: pd.DataFrame, key: tuple) -> None:
+    """Raise ValueError where the runs were made otherwise, in what is no part of the key."""
+    for name in [name for name in SAME if name in table and name not in key]:
+        if len(found := table[name].dropna().unique()) > 1:
+            raise ValueError(f"the table mixes runs whose {name} is {found[0]} and {found[1]}: choose the rows of one")
 
 
 def finite(scores: pd.Series) -> pd.Series:

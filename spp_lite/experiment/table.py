@@ -36,7 +36,7 @@ def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, 
 
     Raises ValueError for a table without the columns, and for a rate that is no positive number.
     """
-    value = next((name for name in SCORES if name in table), "accuracy")
+    value = next((name for name in SCORES if name in table and finite(table[name]).notna().any()), "accuracy")
     if lacking := [column for column in ("method", "lr", value) if column not in table]:
         wanted = f"the column {lacking[0]} beside method, lr and one of {', '.join(SCORES)}"
         raise ValueError(f"a table of rates needs {wanted}")

@@ -12,6 +12,7 @@ from accelerate.utils import OffloadedWeightsLoader, PrefixedDataset, align_modu
 from torch import Tensor, nn
 
 from ..arguments import require_model
+from ..storage import is_dense
 
 
 class CalibrationError(ValueError):
@@ -57,8 +58,11 @@ def block_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def zeros(model: nn.Module) -> float:
     """Share of exact zeros over all matrices of the decoder blocks, what pruning cannot reach among them; quantised
-    matrices, and those that are not loaded, do not count. Raises ValueError where a linear computes its weight."""
+    matrices, and those that are not loaded, do not count. Raises ValueError where a linear computes its weight, and
+    for a model in a form for inference."""
     for name, linear in block_linears(model).items():
+        if not is_dense(linear.weight):
+            raise ValueError(f"{name} is in a form for inference, where zeros are not kept: count before to_sparse()")
         if why := computed(linear):
             raise ValueError(f"{name} {why}")
     weights = [weight for weight in block_matrices(model).values() if weight.is_floating_point() and not weight.is_meta]

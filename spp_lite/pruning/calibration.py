@@ -3,6 +3,7 @@
 Hooks only. Knows nothing about pruning criteria.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..arguments import require_unpacked
 from .blocks import CalibrationError, context, decoder_blocks, in_eval_mode, linears_of, without_autocast
 
+READ = {"input_ids", "attention_mask", "position_ids", "labels", "token_type_ids"}  # or need not be read
 SAMPLE = 256  # input rows kept per linear, to measure the output error on
 
 
@@ -152,6 +155,13 @@ def _as_inputs(batch, number: int) -> dict[str, Tensor]:
         raise CalibrationError(
             f"calibration batch {number}: attention_mask is {what}, input_ids of {tuple(ids.shape)}: give one per token"
         )
+    positions = inputs.get("position_ids")
+    if isinstance(positions, Tensor) and positions.dim() == 2:
+        for row, one in enumerate(positions):
+            keep = torch.ones_like(one) if mask is None else mask[row]
+            require_unpacked(one, keep, f"calibration batch {number}, row {row}")
+    if unread := sorted(inputs.keys() - READ):
+        warnings.warn(f"calibration reads input_ids and attention_mask, and not {', '.join(unread)}", stacklevel=6)
     return {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
 
 

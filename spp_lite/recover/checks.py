@@ -12,11 +12,11 @@ from datasets import Dataset
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 
 from ..adapter import norm_weights, unsaved
 from ..adapter.base import is_compiled, require_outermost
-from ..arguments import number, require_weights
+from ..arguments import number, require_unpacked, require_weights
 from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure
 from ..storage import is_dense
@@ -86,7 +86,19 @@ def diverged(model: nn.Module, step: int, loss: float, rate: float) -> Diverged:
 
 
 def check_arguments(args: TrainingArguments, steps: int) -> None:
-    """Warn where all steps are warm-up, and of bfloat16 on a CPU that emulates it: a step then takes longer by far."""
+    """Raise ValueError for a schedule that cannot be; warn where all steps are warm-up, and of bfloat16 on a CPU that
+    emulates it: a step then takes longer by far."""
+    some = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    given = {"num_warmup_steps": args.get_warmup_steps(steps), "num_training_steps": steps}
+    try:
+        schedule = get_scheduler(
+            args.lr_scheduler_type, some, **given, scheduler_specific_kwargs=args.lr_scheduler_kwargs
+        )
+        for rate in getattr(schedule, "lr_lambdas", ()):  # what is wrong may show in the decay alone
+            number(**{f"the schedule's factor at step {at}": rate(at) for at in (0, steps // 2, steps)})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        name, options = args.lr_scheduler_type.value, args.lr_scheduler_kwargs or {}
+        raise ValueError(f"lr_scheduler_type={name!r} with lr_scheduler_kwargs={options}: {error}") from None
     if args.get_warmup_steps(steps) >= steps:
         _warn(f"all {steps} steps are warm-up, whose first has a rate of 0: ask for more steps, or less warm-up")
     if args.bf16 and args.device.type == "cpu" and (times := bfloat16_slowdown()) > SLOW:
@@ -185,6 +197,8 @@ def _check_tokens(rows: Dataset, size: int) -> None:
         raise ValueError(
             "the rows have position_ids and are of several lengths, which padding cannot mend: leave them out"
         )
+    for place, row in enumerate(rows if "position_ids" in names else ()):
+        require_unpacked(row["position_ids"], row.get("attention_mask") or [1] * len(row["input_ids"]), f"row {place}")
 
 
 def _warn(message: str) -> None:

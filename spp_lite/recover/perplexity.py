@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..arguments import require_tokenizer, require_weights, whole
+from ..arguments import require_tokenizer, require_unpacked, require_weights, whole
 from ..pruning.blocks import broken_weight, context, in_eval_mode, require_causal, vocabulary
 from .data import IGNORED, encode, plain_rows, tokenize_records
 from .reading import as_texts
@@ -76,13 +76,15 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
     records = plain_rows(records)
     rows = records if "labels" in records.column_names else tokenize_records(records, tokenizer, cutoff=cutoff)
     with as_given(model):
-        for row in tqdm(rows, "held-out records", disable=not progress):
+        for number, row in enumerate(tqdm(rows, "held-out records", disable=not progress)):
             ids, labels = (torch.tensor([row[name]], device=model.device) for name in ("input_ids", "labels"))
             check_ids(model, int(ids.max()))
             if ids.shape[1] > context(model):
                 raise ValueError(
                     f"a record has {ids.shape[1]} tokens, the model takes {context(model)}: set cutoff to that"
                 )
+            mask = row.get("attention_mask") or [1] * ids.shape[1]
+            require_unpacked(row.get("position_ids") or range(ids.shape[1]), mask, f"record {number}")
             given = torch.tensor([row["attention_mask"]], device=model.device) if "attention_mask" in row else None
             logits = model(input_ids=ids, attention_mask=given, use_cache=False).logits[0, :-1].double()
             total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))

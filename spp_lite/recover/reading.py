@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
+from datasets import load_from_disk
 
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -103,7 +104,13 @@ def read(path: str | Path) -> list | str:
 
 
 def _contents(path: Path) -> str | list[dict]:
+    saved = "state.json"  # in what Dataset.save_to_disk wrote
+    if path.is_dir() and not (path / saved).is_file():
+        parts = ", ".join(sorted(part.parent.name for part in path.glob(f"*/{saved}")))
+        raise ValueError(f"{path} is a folder: name {f'one of its splits, {parts}' if parts else 'a file in it'}")
     try:
+        if path.is_dir():
+            return load_from_disk(path).with_format(None).to_list()
         data = path.read_bytes()
         if packed := next((name for magic, name in _PACKED.items() if data.startswith(magic)), None):
             data = pyarrow.input_stream(pyarrow.py_buffer(data), compression=packed).read()
@@ -112,7 +119,7 @@ def _contents(path: Path) -> str | list[dict]:
         return data.decode(next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (OSError, ValueError, pyarrow.ArrowException) as error:  # a UnicodeDecodeError is a ValueError
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:  # a UnicodeDecodeError is a ValueError
         why = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ValueError(f"{path} cannot be read ({why}): name a file of UTF-8 text or records") from None
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from spp_lite.experiment import panels, plotting
 from spp_lite.experiment.report import figures_of, texts_of
-from spp_lite.experiment.statistics import by_sparsity, gap_recovered, is_pattern, paired, ratio_of, summarise
+from spp_lite.experiment.statistics import SAME, by_sparsity, gap_recovered, is_pattern, paired, ratio_of, summarise
 
 NAN = float("nan")
 
@@ -130,6 +130,19 @@ def test_two_runs_of_one_cell_and_seed_never_pass_for_two_seeds(what):
             call()
 
 
+@pytest.mark.parametrize("name", SAME)
+def test_runs_that_were_made_otherwise_never_pass_for_one_comparison(name):
+    table = grid_of(["none", "spp"], ["75%"]).assign(**{name: 1.0})
+    table.loc[table["method"] == "dense", name] = NAN  # what does not train has no steps
+    assert len(summarise(table)) and len(paired(table)) and len(gap_recovered(table))
+    more = table.assign(seed=table["seed"] + 10, **{name: 2.0})
+    other = pd.concat([table[table["method"] != "spp"], table[table["method"] == "spp"].assign(**{name: 2.0})])
+    for mixed in (pd.concat([table, more]), other):
+        for call in (summarise, paired, gap_recovered):
+            with pytest.raises(ValueError, match=f"mixes runs whose {name} is 1.0 and 2.0: choose the rows of one"):
+                call(mixed)
+
+
 def test_a_gap_needs_the_dense_model():
     table = grid_of(["none", "spp"], ["75%"])
     table.loc[0, "accuracy"] = NAN
@@ -195,6 +208,20 @@ def test_what_cannot_be_drawn_is_said():
     apart = pd.concat([grid_of(["spp"], ["75%"]), grid_of(["spp"], ["50%"], pruners=("magnitude",))])
     with pytest.raises(ValueError, match="no cell has runs of every pruner"):
         panels.plot_pruners(apart)
+    for alone in (grid_of(["none"], ["75%"]), grid_of(["spp"], ["75%"])):
+        with pytest.raises(ValueError, match="no method was trained where pruning took two points or more"):
+            plotting.plot_gap_recovered(alone)
+
+
+@pytest.mark.parametrize("plot", [plotting.plot_tasks, plotting.plot_parameters])
+def test_a_figure_of_one_sparsity_finds_it_however_it_is_spelled_and_is_never_empty(plot):
+    table = grid_of(["none", "spp"], ["75%"])
+    for name in ("75%", "0.75", "unstructured:75%"):
+        (axes,) = plot(table, sparsity=name).axes
+        assert "pruned + SPP" in [text.get_text() for text in axes.get_legend().get_texts()]
+    for wrong in ({"sparsity": "50%"}, {"sparsity": "2:8"}, {"pruner": "magnitude"}):
+        with pytest.raises(ValueError, match="no run of the table is pruned by"):
+            plot(table, **wrong)
 
 
 def test_a_figure_of_one_sparsity_takes_one_at_which_something_was_trained():

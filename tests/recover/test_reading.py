@@ -10,6 +10,7 @@ import re
 import pandas as pd
 import pyarrow
 import pytest
+from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,21 @@ def test_parquet_and_tables_of_pandas_are_read(file, tmp_path):
     assert read_texts(tmp_path / "text.csv") == ["one", "two"]
 
 
+def test_what_datasets_saved_to_disk_is_read(tmp_path):
+    rows = [{"instruction": "Say, it.", "input": "", "output": "it"}, {"instruction": "b", "input": "c", "output": "d"}]
+    Dataset.from_list(rows).with_format("numpy").save_to_disk(tmp_path / "one")
+    assert list(load_alpaca(tmp_path / "one")) == rows
+    DatasetDict({name: Dataset.from_dict({"text": [name]}) for name in ("train", "test")}).save_to_disk(
+        tmp_path / "two"
+    )
+    assert read_texts(tmp_path / "two" / "train") == ["train"]
+    with pytest.raises(ValueError, match=f"{tmp_path / 'two'} is a folder: name one of its splits, test, train"):
+        read_texts(tmp_path / "two")
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"cut")
+    with pytest.raises(ValueError, match=f"{tmp_path / 'one'} cannot be read"):
+        load_alpaca(tmp_path / "one")
+
+
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
@@ -145,7 +161,7 @@ def test_what_is_no_data_is_named(file, reader, data, message):
 def test_paths_without_a_file_are_named(reader, tmp_path):
     with pytest.raises(ValueError, match=r"there is no file .*absent\.json"):
         reader(tmp_path / "absent.json")
-    with pytest.raises(ValueError, match=r"cannot be read .Is a directory"):
+    with pytest.raises(ValueError, match=r" is a folder: name a file in it"):
         reader(tmp_path)
     with pytest.raises(ValueError, match="cannot be read"):
         reader("/work\0")

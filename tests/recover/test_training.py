@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -579,10 +580,53 @@ def test_rows_that_hold_no_tokens_are_named(pruned, rows, message):
         finetune(peft.get_peft_model(pruned[0], SppConfig(r=4)), rows, pruned[1], progress=False)
 
 
-def test_packed_rows_of_one_length_train(pruned):
-    rows = [ROW | {"position_ids": [0, 1, 0]}] * 4
-    given = {"max_steps": 1, "batch_size": 2, "progress": False}
-    assert finetune(peft.get_peft_model(pruned[0], SppConfig(r=4)), rows, pruned[1], **given).training_loss > 0
+@pytest.mark.parametrize(
+    "positions, mask, at", [([0, 1, 0], 1, 2), ([3, 0, 1], 1, 1), ([0, 0, 1], 1, 1), ([1, 0, 1], 0, None)]
+)
+def test_packed_rows_whose_records_would_see_each_other_are_refused(pruned, positions, mask, at):
+    """A mask of ones, which padding makes, is all that the model looks at; padding before a text is no record."""
+    rows = [ROW | {"position_ids": positions, "attention_mask": [mask, 1, 1]}] * 4
+    batch = {name: torch.tensor([values]) for name, values in rows[0].items()}
+    adapted, given = (
+        peft.get_peft_model(pruned[0], SppConfig(r=4)),
+        {"max_steps": 1, "batch_size": 2, "progress": False},
+    )
+    calls = [
+        ("row 0", lambda: finetune(adapted, rows, pruned[1], **given).training_loss),
+        ("record 0", lambda: record_loss(*pruned, rows)),
+        (
+            "calibration batch 0, row 0",
+            lambda: prune(load("tiny")[0], [batch], "50%", progress=False).table["reached"].max(),
+        ),
+    ]
+    for where, call in calls:
+        if at is None:
+            assert call() > 0
+        else:
+            with pytest.raises(
+                ValueError, match=f"^{where}: position_ids start anew at token {at}: .* a row of its own"
+            ):
+                call()
+
+
+@pytest.mark.parametrize(
+    "name, options, why",
+    [
+        ("warmup_stable_decay", {}, "num_decay_steps"),
+        ("cosine_with_min_lr", {"min_lr": "tiny"}, "unsupported operand"),
+        ("cosine", {"foo": 1}, "unexpected keyword argument 'foo'"),
+        ("cosine_with_restarts", {"num_cycles": "two"}, ""),
+        ("polynomial", {"power": "2"}, ""),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_named_before_the_first_step(pruned, records, tmp_path, name, options, why):
+    args = TrainingArguments(
+        tmp_path, max_steps=4, lr_scheduler_type=name, lr_scheduler_kwargs=options, report_to="none", disable_tqdm=True
+    )
+    adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
+    message = f"lr_scheduler_type={name!r} with lr_scheduler_kwargs={options}: "
+    with pytest.raises(ValueError, match=re.escape(message) + f".*{why}"):
+        finetune(adapted, records, pruned[1], args=args)
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
