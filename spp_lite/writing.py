@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,7 +36,10 @@ def alone(path: Path, *, seconds: float = 0) -> Iterator[None]:
 
 def fixed(folder: Path) -> bool:
     """Can no other folder take its place? A mount, and what somebody, a shell, works in."""
-    return folder.is_mount() or Path.cwd().is_relative_to(folder.resolve())
+    with suppress(FileNotFoundError):  # a working directory that is gone is nowhere
+        if Path.cwd().is_relative_to(folder.resolve()):
+            return True
+    return folder.is_mount()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,8 @@ def test_what_is_written_to_the_working_directory_is_there_afterwards(tmp_path, 
     assert main(["prune", "--sparsity", "2:4", "--method", "magnitude", "--out", "."]) == 0
     assert main(["merge", "--model", "tiny", "--dense", "--out", "."]) == 0 and len(load(".")[0].model.layers) == 6
     assert sorted(os.listdir()) == sorted(os.listdir(tmp_path / "model")) and "pruning_report.csv" not in os.listdir()
+    shutil.rmtree(tmp_path / "model")
+    assert main(["prune", "--sparsity", "2:4", "--method", "magnitude", "--out", str(tmp_path / "far")]) == 0
 
 
 def test_what_fits_in_no_memory_is_pruned_and_scored_from_disk(tmp_path, monkeypatch, capsys):
