@@ -9,9 +9,8 @@ from scipy.special import stdtrit
 
 from ..pruning.sparsity import Sparsity
 
-SAME = (  # columns that have one value in all that is compared
-    "model", "data", "calibration", "text", "tasks", "max_steps", "batch_size", "cutoff", "bf16",
-)  # fmt: skip
+SAME = ("model", "data", "calibration", "text", "tasks")  # columns of one value in all that is compared
+BUDGET = ("max_steps", "batch_size", "cutoff", "bf16")  # and these in all that was trained
 LOWER = ("loss", "perplexity", "seconds", "peak_mib", "parameters")  # in the name of what is better when it is less
 
 
@@ -34,7 +33,7 @@ def summarise(table: pd.DataFrame, value: str = "accuracy", by: str = "sparsity"
     """Mean and half-width of the 95 % interval over seeds (Student's t; 0 for one seed), per method and sparsity.
 
     n: the runs with a finite score, which the mean is of; failed: those without. Raises ValueError for a table with two
-    runs of one cell and seed, of two pruners, say: they would pass for seeds; and of two models or budgets (SAME).
+    runs of one cell and seed, of two pruners, say: they would pass for seeds; and of two models or budgets (SAME, BUDGET).
     """
     table = _checked(table, value, "method", by)
     _require_one(table, "method", by, "seed")
@@ -95,8 +94,9 @@ def _require_one(table: pd.DataFrame, *key: str) -> None:
 
 def _require_alike(table: pd.DataFrame, key: tuple) -> None:
     """Raise ValueError where the runs were made otherwise, in what is no part of the key."""
-    for name in [name for name in SAME if name in table and name not in key]:
-        if len(found := table[name].dropna().unique()) > 1:
+    trained = ~table["method"].isin(["dense", "none"])
+    for name in [name for name in (*SAME, *BUDGET) if name in table and name not in key]:
+        if len(found := table.loc[trained | (name in SAME), name].dropna().unique()) > 1:
             raise ValueError(f"the table mixes runs whose {name} is {found[0]} and {found[1]}: choose the rows of one")
 
 
