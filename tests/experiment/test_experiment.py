@@ -156,6 +156,17 @@ def test_a_side_table_has_five_seeds_a_cell_each_at_the_rate_that_was_chosen(nam
         assert set(cell["lr"]) == {best} and tried["lr"].min() < best < tried["lr"].max(), (method, sparsity)
 
 
+def test_the_lead_of_640_steps_has_three_seeds_a_method_at_the_rate_that_was_chosen():
+    table, rates = (
+        pd.read_csv(embedded("results", "extras", "640-steps", file)) for file in ("sweep.csv", "rates.csv")
+    )
+    assert not table["error"].notna().any() and (table["zeros_after"] >= table["zeros_before"]).all()
+    for method, best in (chosen := choose_rates(rates, "90%")).items():
+        rows = table[(table["method"] == method) & (table["lr"] == best)]
+        assert sorted(rows["seed"]) == [0, 1, 2] and set(rows["max_steps"]) == {640}
+    assert chosen.keys() == {f"{name}+distill+norms" for name in ("spp", "masked-lora", "masked-full")}
+
+
 def test_a_run_that_fails_knows_its_budget(recipe):
     """Else it would be missing from accuracy against steps, where a cell says how many of its runs failed."""
     row = do_run(recipe, Run("lora", "magnitude", "75%", 0, 1e30))
