@@ -84,7 +84,7 @@ def _checked(table: pd.DataFrame, value: str, *columns: str) -> pd.DataFrame:
 def _require_one(table: pd.DataFrame, *key: str) -> None:
     """Raise ValueError where two runs have the same key, which ends in the seed."""
     if "seed" not in table or not (twice := table.duplicated(list(key), keep=False)).any():
-        return _require_alike(table, key)
+        return require_alike(table, key)
     run = table.loc[twice, list(key)].iloc[0]
     both = table[(table[list(key)] == run).all(axis=1)]
     names = [name for name in ("model", "pruner", "sparsity", "lr") if name in both and both[name].nunique() > 1]
@@ -92,8 +92,8 @@ def _require_one(table: pd.DataFrame, *key: str) -> None:
     raise ValueError(f"the table has two runs of {' '.join(map(str, run))}, {of}: nobody can tell which is meant")
 
 
-def _require_alike(table: pd.DataFrame, key: tuple) -> None:
-    """Raise ValueError where the runs were made otherwise, in what is no part of the key."""
+def require_alike(table: pd.DataFrame, key: tuple = ()) -> None:
+    """Raise ValueError where runs differ in SAME or, trained, in BUDGET, but in what is part of the key."""
     trained = ~table["method"].isin(["dense", "none"])
     for name in [name for name in (*SAME, *BUDGET) if name in table and name not in key]:
         if len(found := table.loc[trained | (name in SAME), name].dropna().unique()) > 1:

@@ -22,7 +22,7 @@ from ..models import load, require_writable
 from ..writing import alone, replaced
 from .recipe import IDENTITY, Recipe, Run, trains
 from .runs import do_run
-from .statistics import finite, is_pattern, ratio_of
+from .statistics import finite, is_pattern, ratio_of, require_alike
 
 SCORES = ("accuracy", "alpaca_loss", "perplexity")  # a row has one of them, or an error
 KEY = [field.name for field in fields(Run)]
@@ -34,13 +34,15 @@ def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, 
     seeds. A rate loses with which a run failed. sparsity: of the runs at the sparsity nearest to it, of two equally near
     ones at that with more zeros.
 
-    Raises ValueError for a table without the columns, and for a rate that is no positive number.
+    Raises ValueError for a table without the columns, of several models or budgets, and for a rate that is no positive
+    number.
     """
     value = next((name for name in SCORES if name in table and finite(table[name]).notna().any()), "accuracy")
     if lacking := [column for column in ("method", "lr", value) if column not in table]:
         wanted = f"the column {lacking[0]} beside method, lr and one of {', '.join(SCORES)}"
         raise ValueError(f"a table of rates needs {wanted}")
     table = table[table["method"].astype(str).map(trains)]
+    require_alike(table)
     rates = finite(table["lr"])
     for method, lr in table[~(rates > 0)][["method", "lr"]].itertuples(index=False):
         raise ValueError(f"the learning rate of {method} is {lr}: it must be a positive number")

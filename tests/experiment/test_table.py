@@ -268,6 +268,11 @@ def test_a_table_of_rates_needs_its_columns_and_a_method_its_rate():
             choose_rates(rates(("spp", 0.1, 0.5)).drop(columns=column))
     with pytest.raises(ValueError, match="needs the column accuracy"):
         choose_rates(rates(("spp", 0.1, 0.5)).drop(columns="accuracy"))
+    for name in ("model", "tasks", "max_steps"):  # the best of one would be judged by the runs of another
+        mixed = pd.concat([rates(("spp", 0.1, 0.5)).assign(**{name: value}) for value in (1.0, 2.0)])
+        with pytest.raises(ValueError, match=f"mixes runs whose {name} is 1.0 and 2.0"):
+            choose_rates(mixed)
+    assert choose_rates(rates(("spp", 0.1, 0.5), value="alpaca_loss").assign(accuracy=NAN)) == {"spp": 0.1}
     with pytest.raises(ValueError, match=r"no learning rate for masked-lora, lora\+distill: .* are of spp"):
         grid(["none", "spp", "masked-lora", "lora+distill"], ["wanda"], ["50%"], 1, {"spp": 0.1})
 
