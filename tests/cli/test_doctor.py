@@ -253,8 +253,13 @@ def test_the_doctor_works_where_torch_is_broken(tmp_path):
 )  # fmt: skip
 def test_bfloat16_is_warned_of_on_a_cpu_that_emulates_it(monkeypatch, recwarn, bf16, device, times, warned):
     monkeypatch.setattr("spp_lite.recover.checks.bfloat16_slowdown", lambda: times)
-    cold = {"get_warmup_steps": lambda steps: 0}
-    check_arguments(SimpleNamespace(bf16=bf16, device=torch.device(device), **cold), 10)
+    given = {
+        "get_warmup_steps": lambda steps: 0,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        "lr_scheduler_kwargs": None,
+    }
+    check_arguments(SimpleNamespace(bf16=bf16, device=torch.device(device), **given), 10)
     told = [str(one.message) for one in recwarn if "emulates bfloat16" in str(one.message)]
     assert (
         told
