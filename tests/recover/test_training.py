@@ -198,7 +198,7 @@ def test_a_run_goes_on_only_with_what_made_it(stopped, records):
         ({"data": records.select(range(255))}, "another records"), ({"scaling": 1.0}, "another adapter"),
         ({"data_seed": 3}, "another data_seed"), ({"neftune_noise_alpha": 5.0}, "another neftune_noise_alpha"),
         ({"dataloader_drop_last": True}, "another dataloader_drop_last"),
-        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "another lr_scheduler_kwargs"),
+        ({"lr_scheduler_kwargs": {"last_epoch": -1}}, "another lr_scheduler_kwargs"),
         ({"train_sampling_strategy": "group_by_length"}, "another train_sampling_strategy"),
     ]  # fmt: skip
     for change, message in changes:
