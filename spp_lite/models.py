@@ -100,8 +100,7 @@ def _load(name, dtype, device_map, *, exact: bool = False) -> tuple[PreTrainedMo
 
 
 def stored_type(model: PreTrainedModel, name: str | Path | None = None) -> torch.dtype:
-    """The type that config.json names, where no weight changes by it, as where load(name) made float32 of 16 bits; else
-    the model's own."""
+    """The type that config.json names, where no weight changes by it: load(name) may have made float32 of 16 bits."""
     kind = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False).dtype
     weights = [*model.parameters()]
     if kind is None or any(weight.is_meta for weight in weights):

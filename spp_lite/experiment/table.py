@@ -34,8 +34,7 @@ def choose_rates(table: pd.DataFrame, sparsity: str | None = None) -> dict[str, 
     seeds. A rate loses with which a run failed. sparsity: of the runs at the sparsity nearest to it, of two equally near
     ones at that with more zeros.
 
-    Raises ValueError for a table without the columns, of several models or budgets, and for a rate that is no positive
-    number.
+    Raises ValueError for a table without the columns, of several models or budgets, and for a rate that is not positive.
     """
     value = next((name for name in SCORES if name in table and finite(table[name]).notna().any()), "accuracy")
     if lacking := [column for column in ("method", "lr", value) if column not in table]:

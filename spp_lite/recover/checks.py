@@ -90,10 +90,9 @@ def check_arguments(args: TrainingArguments, steps: int) -> None:
     emulates it: a step then takes longer by far."""
     some = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     given = {"num_warmup_steps": args.get_warmup_steps(steps), "num_training_steps": steps}
+    given["scheduler_specific_kwargs"] = args.lr_scheduler_kwargs
     try:
-        schedule = get_scheduler(
-            args.lr_scheduler_type, some, **given, scheduler_specific_kwargs=args.lr_scheduler_kwargs
-        )
+        schedule = get_scheduler(args.lr_scheduler_type, some, **given)
         for rate in getattr(schedule, "lr_lambdas", ()):  # what is wrong may show in the decay alone
             number(**{f"the schedule's factor at step {at}": rate(at) for at in (0, steps // 2, steps)})
     except (TypeError, ValueError, ArithmeticError) as error:
