@@ -33,8 +33,9 @@ def require_tokenizer(tokenizer) -> None:
 
 
 def require_unpacked(positions, mask, where: str) -> None:
-    """Raise ValueError for position_ids (one text's) that start anew: several records in a row would see each other."""
-    real = [int(place) for place, counts in zip(positions, mask, strict=True) if counts]
+    """Raise ValueError for position_ids (one text's; mask None: no padding) that start anew: records in a row see each other."""
+    kept = positions if mask is None else [place for place, counts in zip(positions, mask, strict=True) if counts]
+    real = [int(place) for place in kept]
     if start := next((at for at, (one, after) in enumerate(pairwise(real), 1) if after <= one), None):
         raise ValueError(
             f"{where}: position_ids start anew at token {start}: what is packed there would see what stands before it; "

@@ -158,8 +158,7 @@ def _as_inputs(batch, number: int) -> dict[str, Tensor]:
     positions = inputs.get("position_ids")
     if isinstance(positions, Tensor) and positions.dim() == 2:
         for row, one in enumerate(positions):
-            keep = torch.ones_like(one) if mask is None else mask[row]
-            require_unpacked(one, keep, f"calibration batch {number}, row {row}")
+            require_unpacked(one, None if mask is None else mask[row], f"calibration batch {number}, row {row}")
     if unread := sorted(inputs.keys() - READ):
         warnings.warn(f"calibration reads input_ids and attention_mask, and not {', '.join(unread)}", stacklevel=6)
     return {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})

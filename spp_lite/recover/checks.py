@@ -197,7 +197,7 @@ def _check_tokens(rows: Dataset, size: int) -> None:
             "the rows have position_ids and are of several lengths, which padding cannot mend: leave them out"
         )
     for place, row in enumerate(rows if "position_ids" in names else ()):
-        require_unpacked(row["position_ids"], row.get("attention_mask") or [1] * len(row["input_ids"]), f"row {place}")
+        require_unpacked(row["position_ids"], row.get("attention_mask"), f"row {place}")
 
 
 def _warn(message: str) -> None:

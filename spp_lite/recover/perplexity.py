@@ -83,8 +83,7 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
                 raise ValueError(
                     f"a record has {ids.shape[1]} tokens, the model takes {context(model)}: set cutoff to that"
                 )
-            mask = row.get("attention_mask") or [1] * ids.shape[1]
-            require_unpacked(row.get("position_ids") or range(ids.shape[1]), mask, f"record {number}")
+            require_unpacked(row.get("position_ids") or (), row.get("attention_mask"), f"record {number}")
             given = torch.tensor([row["attention_mask"]], device=model.device) if "attention_mask" in row else None
             logits = model(input_ids=ids, attention_mask=given, use_cache=False).logits[0, :-1].double()
             total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))
