@@ -83,7 +83,8 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
                 raise ValueError(
                     f"a record has {ids.shape[1]} tokens, the model takes {context(model)}: set cutoff to that"
                 )
-            require_unpacked(row.get("position_ids") or (), row.get("attention_mask"), f"record {number}")
+            if positions := row.get("position_ids"):
+                require_unpacked(positions, row.get("attention_mask"), f"record {number}")
             given = torch.tensor([row["attention_mask"]], device=model.device) if "attention_mask" in row else None
             logits = model(input_ids=ids, attention_mask=given, use_cache=False).logits[0, :-1].double()
             total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))

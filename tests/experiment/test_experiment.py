@@ -1,6 +1,8 @@
 """The grid: runs are done once, a stopped sweep goes on, tables and figures say what was run."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ from spp_lite.experiment.table import choose_rates, sweep
 from spp_lite.models import embedded, load_tokenizer, resolve, save
 from spp_lite.pruning.prune import METHODS as PRUNERS
 from spp_lite.recover.data import calibration_batches, read_texts
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +169,20 @@ def test_the_lead_of_640_steps_has_three_seeds_a_method_at_the_rate_that_was_cho
         rows = table[(table["method"] == method) & (table["lr"] == best)]
         assert sorted(rows["seed"]) == [0, 1, 2] and set(rows["max_steps"]) == {640}
     assert chosen.keys() == {f"{name}+distill+norms" for name in ("spp", "masked-lora", "masked-full")}
+
+
+def test_the_table_of_640_steps_is_what_the_code_beside_it_prints(monkeypatch, capsys):
+    section = re.search(r"\n## At 90 %, with both.*?(?=\n## )", (ROOT / "docs" / "results.md").read_text(), re.S)[0]
+    monkeypatch.chdir(ROOT)
+    exec(re.search(r"```python\n(.*?)```", section, re.S)[1], {})
+    lines = re.findall(r"(-?[\d.]+) +([\d.]+)$", capsys.readouterr().out, re.M)
+    printed = [(float(mean), float(half)) for mean, half in lines]
+    scores = {(f"{100 * mean:.1f}", f"{100 * half:.1f}") for mean, half in printed}
+    perplexities = {(f"{mean:,.0f}", f"{half:,.0f}") for mean, half in printed}
+    written = re.findall(r"\| \+?([\d.,]+) ± ([\d.,]+)", section)
+    assert len(written) == 8 and not {*written} - scores - perplexities
+    shares = re.findall(r"\| (\d+) % \|", section)
+    assert len(shares) == 3 and {*shares} <= {f"{100 * mean:.0f}" for mean, _ in printed}
 
 
 def test_a_run_that_fails_knows_its_budget(recipe):
