@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate.utils import has_offloaded_params
+from accelerate.utils import extract_model_from_parallel, has_offloaded_params
 from peft import HiraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -63,7 +63,7 @@ def merge(peft_model: PeftModel) -> tuple[nn.Module, MergeReport]:
     model, training = peft_model.base_model.model, peft_model.training
     config = getattr(model, "config", None)
     tied = getattr(config, "tie_word_embeddings", None)
-    peft_model.eval()
+    extract_model_from_parallel(peft_model.eval(), keep_fp32_wrapper=False)  # Trainer(bf16=True) rounds its logits
     with restored_on_error(peft_model):
         try:
             expected = _logits(peft_model)

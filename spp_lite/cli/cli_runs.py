@@ -23,6 +23,17 @@ def at_least(low: float, kind: type = int):
     return read
 
 
+class Several(argparse.Action):
+    """One value or more, together with those of the same flag further left: --skip a --skip b is --skip a b."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, nargs="+", **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*(() if before is self.default else before), *values])
+
+
 def path(text: str) -> Path:
     """An argparse type: a path, in which the shell may have left a ~ (as in --out=~/new)."""
     return Path(text).expanduser()
@@ -46,7 +57,7 @@ def add_calibration(parser) -> None:
 
 
 def add_scores(parser) -> None:
-    parser.add_argument("--tasks", nargs="+", help="lm-eval tasks, text:FILE, or none (default: tiny, else paper)")
+    parser.add_argument("--tasks", action=Several, help="lm-eval tasks, text:FILE, or none (default: tiny, else paper)")
     parser.add_argument("--text", type=path, help="text file for perplexity (demo and sweep of tiny: the embedded one)")
     parser.add_argument("--text-tokens", type=at_least(2), help="of the text, score so many tokens (default: all)")
     parser.add_argument("--limit", type=at_least(1), help="items a task")

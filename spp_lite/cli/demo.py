@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _recipe, add_calibration, add_model, add_scores, add_training, at_least, path
+from .cli_runs import Several, _recipe, add_calibration, add_model, add_scores, add_training, at_least, path
 
 SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "alpaca_loss", "loss_first", "loss_last", "seconds")
 
@@ -10,7 +10,7 @@ SUMMARY = ("method", "sparsity", "zeros", "accuracy", "perplexity", "alpaca_loss
 def add(parser) -> None:
     """The options of `spp-lite demo`."""
     add_model(parser)
-    parser.add_argument("--sparsity", nargs="+", default=["50%", "2:4", "75%", "90%"])
+    parser.add_argument("--sparsity", action=Several, default=["50%", "2:4", "75%", "90%"])
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
     add_calibration(parser)
     add_scores(parser)

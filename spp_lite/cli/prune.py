@@ -1,7 +1,7 @@
 """spp-lite prune."""
 
 from . import watched
-from .cli_runs import add_calibration, add_device_map, add_model, calibration, path
+from .cli_runs import Several, add_calibration, add_device_map, add_model, calibration, path
 
 
 def add(parser) -> None:
@@ -10,9 +10,11 @@ def add(parser) -> None:
     add_device_map(parser)
     parser.add_argument("--sparsity", required=True, help="50%%, 0.75, 2:4, …")
     parser.add_argument("--method", default="wanda", help="magnitude, wanda or sparsegpt")
-    parser.add_argument("--skip", nargs="+", default=(), help="name patterns of linears to leave dense")
-    parser.add_argument("--only", nargs="+", default=(), help="name patterns of the only linears to prune")
-    parser.add_argument("--allocation", nargs="+", default=["uniform"], help="uniform, owl, or '*.down_proj=40%%' …")
+    parser.add_argument("--skip", action=Several, default=(), help="name patterns of linears to leave dense")
+    parser.add_argument("--only", action=Several, default=(), help="name patterns of the only linears to prune")
+    parser.add_argument(
+        "--allocation", action=Several, default=["uniform"], help="uniform, owl, or '*.down_proj=40%%' …"
+    )
     add_calibration(parser)
     parser.add_argument("--out", type=path, required=True, help="folder to write")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .cli_runs import _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least, path
+from .cli_runs import Several, _held_out, _recipe, add_calibration, add_model, add_scores, add_training, at_least, path
 
 ALL_SPARSITIES = ("50%", "60%", "70%", "75%", "80%", "90%", "2:4", "4:8", "2:8")
 GRID = [  # methods, pruners, sparsities: what `spp-lite sweep` does for every seed
@@ -18,19 +18,19 @@ def add(parser) -> None:
     add_calibration(parser)
     add_scores(parser)
     parser.add_argument("--quick", action="store_true", help="one seed, three methods, four sparsities: five minutes")
-    parser.add_argument("--pruners", nargs="+", help="default: the whole grid of docs/results.md")
-    parser.add_argument("--methods", nargs="+", help="default: the whole grid")
-    parser.add_argument("--sparsity", nargs="+", help="default: the whole grid")
+    parser.add_argument("--pruners", action=Several, help="default: the whole grid of docs/results.md")
+    parser.add_argument("--methods", action=Several, help="default: the whole grid")
+    parser.add_argument("--sparsity", action=Several, help="default: the whole grid")
     parser.add_argument("--seeds", type=at_least(1), help="default: 3; of --quick 1")
     add_training(parser, batch_size=16)
     about = "default: 160; of --quick 80; several: a sweep and a table each, in a folder of --out each, and accuracy against steps"
-    parser.add_argument("--steps", nargs="+", type=at_least(1), help=about)
+    parser.add_argument("--steps", action=Several, type=at_least(1), help=about)
     about = "rates.csv of another sweep (default: the one in --out, made if absent)"
     parser.add_argument("--rates", type=path, help=about)
     about = "the learning rates to choose from (default: quarter decades from 3e-4 to 1e-1)"
-    parser.add_argument("--try-rates", nargs="+", type=at_least(0, float), help=about)
+    parser.add_argument("--try-rates", action=Several, type=at_least(0, float), help=about)
     about = "where they are chosen; a run takes those of the nearest (default: 75%%)"
-    parser.add_argument("--rates-at", nargs="+", metavar="SPARSITY", help=about)
+    parser.add_argument("--rates-at", action=Several, metavar="SPARSITY", help=about)
     parser.add_argument("--rate-seeds", type=at_least(1), help="seeds a rate is tried with (default: 1)")
     parser.add_argument("--jobs", type=at_least(1), default=1, help="processes")
     parser.add_argument("--out", type=path, default=Path("results"), help="folder for sweep.csv, rates.csv and figures")
@@ -162,11 +162,7 @@ def _table(recipe, runs, path: Path, jobs: int, say):
 
 
 def _without_superseded(table, runs):
-    """Without the rows of a cell and seed that is asked for now with another rate."""
-    from ..experiment.recipe import Run
-    from ..experiment.table import KEY
-
-    asked, cells = set(runs), {(run.method, run.pruner, run.sparsity, run.seed) for run in runs}
-    found = [Run(*values) for values in table[KEY].itertuples(index=False)]
-    kept = [run in asked or (run.method, run.pruner, run.sparsity, run.seed) not in cells for run in found]
-    return table[kept].reset_index(drop=True)
+    """Of every cell the runs of one rate: of that which is asked for now, else of the last one that was."""
+    runs_there = [(tuple(cell), lr) for *cell, lr in table[["method", "pruner", "sparsity", "lr"]].to_numpy()]
+    rates = dict(runs_there) | {(run.method, run.pruner, run.sparsity): run.lr for run in runs}
+    return table[[lr == rates[cell] for cell, lr in runs_there]].reset_index(drop=True)

@@ -82,8 +82,12 @@ def _checked(table: pd.DataFrame, value: str, *columns: str) -> pd.DataFrame:
 
 
 def _require_one(table: pd.DataFrame, *key: str) -> None:
-    """Raise ValueError where two runs have the same key, which ends in the seed."""
+    """Raise ValueError where two runs have the same key, which ends in the seed, or another seed another rate."""
     if "seed" not in table or not (twice := table.duplicated(list(key), keep=False)).any():
+        rates = table.groupby(list(key[:-1]))["lr"].nunique() if "lr" in table else pd.Series(0)
+        if rates.max() > 1:
+            cell = " ".join(map(str, rates.idxmax()))
+            raise ValueError(f"the table's runs of {cell} are of several learning rates: choose the rows of one")
         return require_alike(table, key)
     run = table.loc[twice, list(key)].iloc[0]
     both = table[(table[list(key)] == run).all(axis=1)]

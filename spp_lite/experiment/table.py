@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -201,6 +201,9 @@ def _rows(recipe: Recipe, runs: Sequence[Run], jobs: int) -> Iterator[dict]:
         futures = [pool.submit(do_run, recipe, run) for run in runs]
         try:
             yield from (future.result() for future in as_completed(futures))
+        except BrokenExecutor:
+            why = "a process was killed, for lack of memory perhaps: try fewer jobs; the rows that are done are kept"
+            raise ChildProcessError(why) from None
         except BaseException:  # Ctrl-C too: nobody waits for runs whose rows are not wanted
             pool.shutdown(wait=False, cancel_futures=True)
             for process in {*multiprocessing.active_children()}.difference(others):

@@ -55,8 +55,8 @@ def pick(source: str, number: int, row: object, fields: tuple[str, ...]) -> dict
 
 def as_texts(texts) -> list[str]:
     """One text, or several, as a list. Raises ValueError for what is none."""
-    if not isinstance(texts, str | Iterable):
-        raise ValueError(f"a {type(texts).__name__} holds no texts: give a list of them")
+    if not isinstance(texts, str | Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise ValueError(f"a {type(texts).__name__} holds no texts: give a list of them, of a table one column")
     if isinstance(texts, str) and os.path.isfile(texts):
         raise ValueError(f"{texts!r} is the name of a file, not its text: read_texts() reads it")
     found = [texts] if isinstance(texts, str) else [*texts]

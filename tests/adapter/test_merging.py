@@ -22,6 +22,8 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Trainer,
+    TrainingArguments,
 )
 
 from spp_lite import SppConfig, load, merge, prune, to_hira
@@ -393,6 +395,19 @@ def test_an_export_does_not_take_the_place_of_a_model_or_of_another_adapter(tmp_
     model.add_adapter(SppConfig(r=4))
     with pytest.raises(SparsityError, match=r"is no PeftModel: insert it with peft.get_peft_model"):
         merge(model)
+
+
+def test_an_adapter_that_transformers_own_trainer_trained_in_bfloat16_is_merged(tmp_path):
+    """It leaves autocast around the model's forward, whose logits would pass for those of a base that changed."""
+    model = adapted("2:4")
+    rows = [{"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]}] * 8
+    args = TrainingArguments(tmp_path, max_steps=2, bf16=True, use_cpu=True, report_to="none", disable_tqdm=True)
+    Trainer(model, args, train_dataset=rows).train()
+    whole = {name: layer.base_weight + layer.get_delta_weight("default") for name, layer in layers(model).items()}
+    merged, proof = merge(model)
+    assert proof.logits_error < 1e-5 and whole
+    for name, weight in whole.items():
+        torch.testing.assert_close(merged.get_submodule(name).weight, weight)
 
 
 def test_fused_experts_and_a_tied_head_are_refused_by_name():

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 
 import pandas as pd
 import peft
@@ -22,6 +23,22 @@ from spp_lite import Sparsity, load, perplexity
 from spp_lite.cli import COMMANDS, finetune, main
 from spp_lite.models import embedded, fingerprint, save
 from spp_lite.pruning.blocks import block_linears
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_flag_of_several_values_that_is_given_again_adds_to_them(command):
+    """argparse alone would forget the first ones, and prune what --skip left dense."""
+    parser = argparse.ArgumentParser()
+    import_module(f"spp_lite.cli.{command}").add(parser)
+    several = [action for action in parser._actions if action.nargs == "+"]
+    assert several or command not in ("prune", "evaluate", "demo", "sweep")
+    for action in parser._actions:
+        action.required = False
+    for action in several:
+        flag = action.option_strings[0]
+        for words in (["1", "2", "3"], ["1", flag, "2", "3"], ["1", "2", flag, "3"]):
+            found = getattr(parser.parse_args([flag, *words]), action.dest)
+            assert [*map(float, found)] == [1, 2, 3], flag
 
 
 @pytest.mark.parametrize("method, sparsity", [("sparsegpt", "2:4"), ("magnitude", "75%")])

@@ -124,6 +124,14 @@ def test_only_the_same_mask_and_seed_make_a_pair_and_one_pair_decides_nothing():
         paired(table_of(rows), against="hira")
 
 
+@pytest.mark.parametrize("statistic", [summarise, paired, gap_recovered])
+def test_runs_of_two_rates_never_pass_for_seeds_of_one(statistic):
+    table = grid_of(["none", "spp"], ["75%"]).assign(lr=0.1)
+    table.loc[(table["method"] == "spp") & (table["seed"] == 0), "lr"] = 0.2
+    with pytest.raises(ValueError, match=r"^the table's runs of spp .*75% are of several learning rates"):
+        statistic(table)
+
+
 @pytest.mark.parametrize("what", ["pruner", "sparsity", "lr", "model", None])
 def test_two_runs_of_one_cell_and_seed_never_pass_for_two_seeds(what):
     table = grid_of(["none", "spp"], ["75%"]).assign(model="a", lr=0.1)

@@ -1,7 +1,9 @@
 """A table says what made its rows, and refuses what was made otherwise, twice or by halves; learning rates likewise."""
 
 import json
+import os
 import re
+import signal
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -525,6 +527,11 @@ def test_a_rate_that_was_chosen_before_does_not_count_among_the_seeds(files, tmp
     assert sorted(table.loc[table["method"] == "spp", "lr"]) == [1e-3, 1e-2]
     assert main([*command, "--try-rates", "1e-3"]) == 0
     assert "(3 rows, 0 of them failed)" in capsys.readouterr().out
+    assert main([*command, "--seeds", "2", "--try-rates", "1e-2"]) == 0
+    for sparsity, rows in (("2:4", 4), ("4:8", 7)):  # of 2:4 the one seed at 1e-3, then both at 1e-2, which came last
+        capsys.readouterr()
+        assert main([*sweep_of(files, sparsity), "--try-rates", "1e-3"]) == 0
+        assert f"({rows} rows, 0 of them failed)" in capsys.readouterr().out
     for wrong, message in (
         (["--try-rates", "0", "1e-3"], "a learning rate of 0.0 teaches nothing"),
         (["--norm-learning-rate", "1e-3"], "no method ends in +norms"),
@@ -533,6 +540,16 @@ def test_a_rate_that_was_chosen_before_does_not_count_among_the_seeds(files, tmp
         (["--quick", "--rate-seeds", "2"], "--rate-seeds has no effect"),
     ):
         assert main([*command, *wrong]) == 2 and message in capsys.readouterr().err
+
+
+def killed(recipe, run):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_ends_the_sweep_with_a_sentence(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "do_run", killed)
+    with pytest.raises(ChildProcessError, match=r"a process was killed, .* try fewer jobs; the rows .* are kept"):
+        sweep(recipe, RUNS[:2], tmp_path / "sweep.csv", jobs=2)
 
 
 def test_two_sweeps_do_not_write_one_table(recipe, done, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pandas import DataFrame
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram, WordLevel
 from transformers import ByT5Tokenizer, DataCollatorForSeq2Seq, PreTrainedTokenizerFast
@@ -252,6 +253,8 @@ def test_windows_that_must_repeat_are_said(tokenizer, samples, warns):
         (lambda words: calibration_batches([float("nan")], words), r"text 0 is no text \(a float\)"),
         (lambda words: tasks_from_text(["a", None]), r"text 1 is no text \(null\)"),
         (lambda words: perplexity(load("tiny")[0], words, 5), "a int holds no texts"),
+        (lambda words: perplexity(load("tiny")[0], words, DataFrame({"text": ["a b"]})), "a DataFrame holds no texts"),
+        (lambda words: perplexity(load("tiny")[0], words, Dataset.from_dict({"text": ["a b"]})[:1]), "a dict holds no"),
         (lambda words: perplexity(load("tiny")[0], words, ["a", 3]), r"text 1 is no text \(a int\)"),
         (lambda words: evaluate(None, words, 5), "tasks=5: give the name of a set of tasks"),
         (lambda words: evaluate(None, words, ["tiny_rte", None]), "tasks=.* give the name of a set of tasks"),
