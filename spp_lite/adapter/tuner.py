@@ -231,9 +231,7 @@ def _know_base(config: SppConfig, adapter_name: str, layers: dict[str, SppLinear
     dense = [name for name, layer in layers.items() if measure(layer.base_weight) == 0]
     for name in dense:
         if is_quantised(base := layers[name].base_layer):
-            raise SparsityError(
-                f"{name}: its {kind_of(base)} has no exact zero left: quantise with a type that has one"
-            )
+            raise SparsityError(f"{name}: its {kind_of(base)} has no exact zero left: quantise to a type that has one")
     if dense:
         message = (
             f"{len(dense)} of {len(layers)} linears have no zeros, {dense[0]} among them: SPP has nothing to preserve"

@@ -172,9 +172,7 @@ def _sweep(recipe: Recipe, runs: Sequence[Run], path: Path, jobs: int, say: Call
         bar = tqdm(found, total=len(runs), desc=path.stem, disable=None if runs else True)
         for number, row in enumerate(bar, 1):
             if row.get("model", made["model"]) != made["model"]:
-                raise ValueError(
-                    f"{recipe.model} was replaced while its sweep went on: start again, with another --out"
-                )
+                raise ValueError(f"{recipe.model} was replaced while its sweep went on: start again with another --out")
             rows.append(row | made)
             write_table(pd.DataFrame(rows), path)
             what = " ".join(str(row[name]) for name in KEY)

@@ -50,9 +50,7 @@ def budget(given: Mapping[str, float | str], sizes: Mapping[str, int], target: f
         if wanted.m or wanted.per_row:
             raise SparsityError(f"allocation {pattern}={wanted}: a budget shares out ratios, give one as 0.6 or '60%'")
         if not (found := [name for name in sizes if fnmatch(name, pattern)]):
-            raise SparsityError(
-                f"allocation pattern {pattern!r} matches no linear: names look like {next(iter(sizes))}"
-            )
+            raise SparsityError(f"allocation {pattern!r} matches no linear: names look like {next(iter(sizes))}")
         ratios |= {name: wanted.ratio for name in found if name not in ratios}
     spent = sum(ratios[name] * sizes[name] for name in ratios)
     total, left = sum(sizes.values()), sum(sizes[name] for name in sizes if name not in ratios)
@@ -75,8 +73,7 @@ def exact(ratios: Mapping[str, float], sizes: Mapping[str, int], target: float) 
     wanted = {name: ratios[name] * sizes[name] for name in sizes}
     counts = {name: int(value) for name, value in wanted.items()}
     missing = Sparsity(target).zeros(sum(sizes.values())) - sum(counts.values())
-    for name in sorted(sizes, key=lambda name: counts[name] - wanted[name])[
-        : max(missing, 0)
-    ]:  # largest remainder first
+    order = sorted(sizes, key=lambda name: counts[name] - wanted[name])  # largest remainder first
+    for name in order[: max(missing, 0)]:
         counts[name] += 1
     return {name: Sparsity(counts[name] / sizes[name]) for name in sizes}

@@ -40,9 +40,7 @@ def _blocks(model: nn.Module, part: nn.Module) -> tuple[str, nn.ModuleList]:
     if not found:
         other = {type(module).__name__ for module in model.modules()} & {"Conv1D"}
         why = "; its matrices are Conv1D, which is not pruned here" if other else ""
-        raise CalibrationError(
-            f"{type(model).__name__} has no decoder blocks: a list of modules that hold linears{why}"
-        )
+        raise CalibrationError(f"{type(model).__name__} has no decoder blocks: a list of modules with linears{why}")
     return max(found, key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
 
 

@@ -52,9 +52,7 @@ def inverse_factor(hessian: Tensor, *, damping: float = 0.01, name: str = "weigh
             if share != damping:
                 warnings.warn(f"{name}: damping {damping:g} was too small, {share:g} was used", stacklevel=2)
             return upper, dead
-    raise SparsityError(
-        f"{name}: the Hessian is not positive definite at damping {added:g}: check the calibration data"
-    )
+    raise SparsityError(f"{name}: the Hessian is not positive definite at damping {added:g}: check the calibration")
 
 
 def sparsegpt(

@@ -104,9 +104,7 @@ def prune(
             for here in walk(model, calibration) if calibration is not None else ():
                 run.prune_block(here)
         except BaseException as error:
-            error.add_note(
-                f"stopped midway; pruned whole: {', '.join(run.rows) or 'none'}; all others are as they were"
-            )
+            error.add_note(f"stopped midway; pruned whole: {', '.join(run.rows) or 'none'}; all else is as it was")
             raise
     table = pd.DataFrame([run.rows[name] for name in linears])
     zeros = sum(round(row.reached * math.prod(row.shape)) for row in table.itertuples())
@@ -199,9 +197,7 @@ def _check_input(model, linears, sparsity, method, calibration) -> None:
             kind = f"{type(linear).__name__} of {linear.weight.dtype}"
             raise SparsityError(f"{name} is a quantised {kind}: prune the unquantised model, or skip={name!r}")
         if linear.weight.is_inference():
-            raise SparsityError(
-                f"{name} was made in inference mode, where weights are final: load the model outside it"
-            )
+            raise SparsityError(f"{name} was made in inference mode, where weights are final: load it outside")
         if (other := owners.setdefault(id(linear.weight), name)) != name:
             raise SparsityError(f"{name} and {other} share one weight, which would be pruned twice: skip one of them")
         sparsity.check_fits(linear.weight, name)

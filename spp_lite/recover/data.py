@@ -146,9 +146,7 @@ def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on
     """
     given, rows = plain_rows(dataset), []
     if "input_ids" in given.column_names:
-        raise ValueError(
-            "the rows have input_ids and no labels: add labels (a copy of the ids, -100 where none counts)"
-        )
+        raise ValueError("the rows have input_ids and no labels: add labels (a copy of the ids, -100 for none)")
     records = _records(given, "the data set")
     for first in tqdm(range(0, len(records), BATCH), desc="tokenize", disable=len(records) < 20 * BATCH):
         rows += _tokenize(records[first : first + BATCH], tokenizer, cutoff, train_on_inputs)

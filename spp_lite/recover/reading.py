@@ -42,9 +42,7 @@ def pick(source: str, number: int, row: object, fields: tuple[str, ...]) -> dict
     found = {field: "" if field == "input" and has.get(field) is None else has.get(field) for field in fields}
     near = [key for key in has if str(key).strip().casefold() in ("input", "inputs") and has[key]]
     if near and "input" in fields and "input" not in has:
-        raise ValueError(
-            f"{source}: record {number} has no 'input' but {near[0]!r}, which nobody would read: rename it"
-        )
+        raise ValueError(f"{source}: record {number} has no 'input' but {near[0]!r}, which nobody reads: rename it")
     for field, value in found.items():
         if wrong := flaw(value):
             wrong = wrong if field in has else f"it holds: {', '.join(map(str, has)) or type(row).__name__}"

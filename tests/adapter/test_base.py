@@ -189,7 +189,7 @@ def test_a_quantised_base_trains_as_its_dequantised_twin():
 
 
 def test_a_quantised_base_without_an_exact_zero_is_refused_and_none_is_merged_into():
-    with pytest.raises(SparsityError, match=r"q_proj: its Codes has no exact zero left: quantise with a type that has"):
+    with pytest.raises(SparsityError, match=r"q_proj: its Codes has no exact zero left: quantise to a type that has"):
         peft.get_peft_model(quantised(small(), zero=1e-3), SppConfig())
     model = shake(peft.get_peft_model(quantised(small()), SppConfig()))
     with pytest.raises(SparsityError, match="cannot merge into a Codes: load the pruned model unquantised"):

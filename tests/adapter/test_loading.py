@@ -162,10 +162,10 @@ def test_a_larger_vocabulary_comes_with_the_adapter_and_must_fit(tmp_path):
 
 @pytest.mark.scaling
 @pytest.mark.parametrize("own, message", [
-    ({"form": "direct"}, "was made with form=spp, the model's adapter has direct"),
+    ({"form": "direct"}, "was made with form=spp, the adapter has direct"),
     ({"sparsity": "50%"}, r"was made on a base with other zeros \(mask \w+, this one \w+\)"),
-    ({"scaling": 1.0}, "was made with scaling=2.0, the model's adapter has 1.0"),
-    ({"r": 8}, "was made with r=4, the model's adapter has 8"),
+    ({"scaling": 1.0}, "was made with scaling=2.0, the adapter has 1.0"),
+    ({"r": 8}, "was made with r=4, the adapter has 8"),
     ({"scaling_pattern": {"q_proj": 3.0}}, "scaling_pattern"),
 ])  # fmt: skip
 def test_a_checkpoint_of_another_adapter_is_refused(good, own, message):

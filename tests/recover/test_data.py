@@ -201,7 +201,7 @@ def test_cutoff_shortens_answers_and_leaves_out_records_without_room(tokenizer):
 @pytest.mark.parametrize("name", ["inputs", "Input", " input", "INPUTS "])
 def test_an_input_under_nearly_its_name_is_not_dropped(tmp_path, name):
     rows = [RECORD, {"instruction": "a", name: "what matters", "output": "b"}]
-    with pytest.raises(ValueError, match=f"record 1 has no 'input' but '{name}', which nobody would read: rename it"):
+    with pytest.raises(ValueError, match=f"record 1 has no 'input' but '{name}', which nobody reads: rename it"):
         load_alpaca(write(tmp_path / "a.json", rows))
     empty = write(tmp_path / "b.json", [RECORD, {"instruction": "a", name: "", "output": "b"}])
     both = write(tmp_path / "c.json", [RECORD | {name: "noise"}])
