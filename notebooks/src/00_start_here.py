@@ -9,7 +9,7 @@
 # > **Goals** – check that your set-up works and that a pruned model has the zeros that were asked for (Ex 00a); know what
 # > is tiny here and what is real; go the whole path once, dense → pruned → recovered, and measure how much came back
 # > (Ex 00b).
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – a little PyTorch; no GPU, no account, no network.
 # > **Tiny** – the model (a LLaMA of 1.6 million parameters, trained on a small made-up world) and the tasks. **Real** –
 # > the architecture, the pruning criteria, the adapter, the training loop and the evaluation harness: the same calls take
@@ -163,7 +163,7 @@ guess_pruned.compare(f"{pruned:.0%}")
 # $$W' = W \odot \bigl(1 + s\,R(\alpha)\,\beta\bigr).$$
 #
 # The sign $\odot$ multiplies entry by entry: where $W$ is zero, $W'$ is zero, whatever $\alpha$ and $\beta$ are. (Section 7
-# says what each letter means, notebook 05 builds it.) The adapter is an ordinary PEFT adapter, the training loop is
+# says what each letter means, notebook 05 builds it.) The adapter is one of PEFT, the usual library for small trainable additions; the training loop is
 # `transformers.Trainer`, and the data are instructions with answers, in the format of Alpaca.
 
 # %%
@@ -333,8 +333,8 @@ print("checked: answer (1), by paired differences over the seeds; answer (2), by
 # %% [markdown]
 # ## 7 · Names and symbols
 #
-# One letter and one name for one thing in this table, in all ten notebooks. Letters that only one notebook needs ($H$ in 02; $A$, $B$
-# and LoRA's rank in 04; $G$ in 05; $d$ and $t_n$ in 08; bytes $b$ in 09) are explained there.
+# One letter and one name for one thing in this table, in all ten notebooks. Other letters ($A$, $B$, $G$, $H$, $b$, $d$, …) are explained in
+# each notebook where they stand.
 #
 # | symbol | shape | what it is | first in |
 # |---|---|---|---|
@@ -399,7 +399,7 @@ print("checked: less than half of the pruned model's, and still above the dense 
 # spp-lite sweep --model smollm2 --data alpaca.json --calibration c4.jsonl --calibration-samples 32 \
 #     --calibration-length 512 --text wiki.txt --text-tokens 10240 --tasks text:wiki.txt --limit 120 \
 #     --steps 40 --batch-size 8 --cutoff 256 --bf16 --methods none spp --pruners wanda --sparsity 2:4 \
-#     --try-rates 3e-3 1e-2 3e-2 --seeds 1 --out smollm2
+#     --rates-at 2:4 --try-rates 3e-3 1e-2 3e-2 --seeds 1 --out smollm2
 # ```
 #
 # ## 9 · Stretch: which family suffers most?

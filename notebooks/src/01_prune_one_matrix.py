@@ -7,7 +7,7 @@
 #
 # > **Goals** – write a mask over the whole matrix (Ex 01a) and an N:M mask (Ex 01b); measure what a mask costs (Ex 01c);
 # > store a 2:4 weight in a little more than half of its memory and get it back (Ex 01d).
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebook 00, and tensor indexing in PyTorch. The symbols are those of [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model, so its matrices have thousands of weights, not millions. **Real** – the weight is a trained
 # > one, and section 7 shows the same patterns on a real LLaMA. `SPP_MODEL` takes the weight from another LLaMA.
@@ -412,7 +412,7 @@ print(f"{differ} of {weight.numel():,} entries differ after storing and restorin
 # **Predict:** a dense weight takes 16 bits. At 50 % zeros, which of the three takes the fewest?
 
 # %%
-options = ["CSR", "bitmap", "2:4 format", "bitmap and 2:4 format alike"]
+options = ["CSR", "bitmap", "2:4 format", "bitmap and 2:4 format alike", "CSR and bitmap alike"]
 guess = Guess("Fewest bits at 50 %?", options)
 
 # %%

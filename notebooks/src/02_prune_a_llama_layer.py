@@ -8,7 +8,7 @@
 #
 # > **Goals** – measure the inputs of a linear with a hook (Ex 02a); write Wanda's mask (Ex 02b); remove one weight and let
 # > the others make up for it (Ex 02c); prune one column as SparseGPT does (Ex 02d), and walk over a whole weight with it.
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebook 01: masks, and the output error. The symbols are those of [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model and its texts. **Real** – hooks, criteria and errors are computed as for any LLaMA, and section 7
 # > shows a real one. `SPP_MODEL` and `SPP_DATA` take another model and other texts.
@@ -383,8 +383,8 @@ guess.compare(f"{better}; as published, Wanda and magnitude lose {published}")
 # Compare the *scores* first: magnitude with wanda, in the same column. On `down_proj`, which has outliers, the score
 # helps a great deal; on `q_proj`, whose inputs are more alike, it changes less.
 #
-# Then compare the *groups*: the two columns of a line. Equal shares in all rows take much from rows with large weights, and
-# that costs error where rows differ in size. So what looks like "Wanda against magnitude" can be "rows against the
+# Then compare the *groups*: the two columns of a line. If every row must lose the same share, rows with large weights lose
+# large weights, which a comparison over the whole matrix would spare. So what looks like "Wanda against magnitude" can be "rows against the
 # whole matrix". Then why rows? The error of one layer is not the quality of the model: Wanda's authors found rows better
 # for LLaMA. Notebook 03 measures whole models.
 # </details>
@@ -551,7 +551,7 @@ def walk_columns(weight, U):
 
 # %% [markdown]
 # `inverse_factor` makes $U$. It adds a hundredth of the mean of $H$'s diagonal to the diagonal first, so that the inverse
-# exists, and names the inputs that are always zero. We take the first 64 rows of `down_proj`: rows do not touch each
+# exists, and returns, as `dead`, which inputs are always zero. We take the first 64 rows of `down_proj`: rows do not touch each
 # other.
 #
 # **Predict:** on these rows, Wanda's 2:4 mask leaves some error. Does your SparseGPT leave less than half of it?

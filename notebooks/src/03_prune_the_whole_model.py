@@ -8,7 +8,7 @@
 #
 # > **Goals** – measure how much pruning changed (Ex 03a); prune a whole model block by block (Ex 03b); find the price of
 # > the next zero in every kind of linear (Ex 03c); work out the ratio that a budget leaves to the other layers (Ex 03d).
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebooks 01 and 02: masks, and the scores of magnitude pruning, Wanda and SparseGPT. The names and
 # > symbols are in the [table of notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model, its texts and its tasks; which kind of linear is sensitive is a finding about *this* model.
@@ -21,9 +21,9 @@
 # ## 1 · Two yardsticks
 #
 # Before we prune, we need a number that says how good a model is. The usual first one is *perplexity*. The model reads a
-# text; at every token it gives the token that really comes next some probability $q$. Perplexity is
+# text; at every token it gives the token that really comes next some probability $P$. Perplexity is
 #
-# $$\exp\Bigl(\text{mean over all tokens of } -\log q\Bigr).$$
+# $$\exp\Bigl(\text{mean over all tokens of } -\log P\Bigr).$$
 #
 # Lower is better. A model that is always certain and always right has perplexity 1; a model that hesitates between ten
 # equally likely tokens has perplexity 10.
@@ -297,8 +297,9 @@ guess_drift.compare(f"{drift[-1] / errors[-1]:.1f} times as wrong")
 #
 # The dashed line holds errors that are made *inside* a block, on the inputs that it got. The solid line holds everything
 # that went wrong up to there: the block's own errors, and the wrong inputs that all blocks before it left behind. Here it lies
-# above. It need not rise: here it falls in the last block. (A block whose own contribution is large and little disturbed would
-# do that; the figure does not test it.) Neither line follows from the other, and no table of layer errors can replace a test of the model.
+# above. It need not rise: here it falls in the last block. (If the last block adds a large output that is nearly
+# right, the relative error falls; we did not test this.) You cannot compute one line from the other, and no table of layer errors can
+# replace a test of the model.
 # </details>
 #
 # ## 3 · How far can you go?
@@ -395,7 +396,7 @@ def pruned_by(by_inputs, per_row, batches):
 
 
 # %% [markdown]
-# Four draws of calibration texts, and four draws of random tokens in their place. Magnitude looks at no text.
+# We repeat it with four samples of calibration texts, and with four samples of random tokens in their place. Magnitude uses neither.
 
 # %%
 GROUPS = {"whole matrix": False, "each row": True}
@@ -440,7 +441,7 @@ guess_factor.compare(f"{larger} ({score:+.2f} against {group:+.2f})")
 # "Wanda or magnitude?" is three questions in one, and the three printed lines answer them one by one for this model. A
 # plus sign means more damage. Comparing within rows raises the damage in every draw. The inputs' sizes change it little: within
 # rows they help a little, over whole matrices the draws leave it open. For Wanda real texts matter more than either; over whole
-# matrices random tokens cost about a sixth of what they cost within rows. So on this model Wanda as published loses to magnitude, by its comparison
+# matrices random tokens cost about a seventh of what they cost within rows. So on this model Wanda as published loses to magnitude, by its comparison
 # group. Section 8 shows a real LLaMA, where the question has another answer, and a clear one.
 # </details>
 #
@@ -772,7 +773,7 @@ print(f"{report.sparsity:.1%} zeros: predicted {predicted:.3f}, measured {damage
 #
 # With the tiny model, the prices arrive where the lab's best stood in section 6, without trying every position. The measured
 # damage differs a little all the same. The ratios of a scan are rounded, so your ratios and the lab's differ after the fifth
-# decimal; then a row that has one zero more gives up another weight, and under one zero in a hundred lies elsewhere. This is
+# decimal; so some rows get one zero more or fewer, and fewer than one zero in a hundred stands in another place. This is
 # how far the last digit of a measured damage can be trusted.
 # </details>
 #

@@ -8,7 +8,7 @@
 # > **Goals** – measure how many zeros a merge fills (Ex 04a); show that a low-rank update cannot spare scattered zeros
 # > (Ex 04b); write LoRA's update under the mask and train with it (Ex 04c); compare methods by paired differences, and say
 # > what they leave open.
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebook 03: a pruned model, its masks, its accuracy. Symbols: the table in
 # > [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model, its world and the training: 160 steps. **Real** – PEFT's own LoRA, the pruning, the evaluation, and
@@ -63,7 +63,7 @@ print("pruned: {:.0%} zeros, accuracy {:.1%}".format(*found["none"]))
 
 # %% [markdown]
 # LoRA leaves a weight matrix $W$ ($\mathrm{out} \times \mathrm{in}$) frozen and trains two thin matrices, $A$
-# ($r \times \mathrm{in}$) and $B$ ($\mathrm{out} \times r$). The *rank* $r$ is small, and the *scaling* $s$ is a constant:
+# ($\rho \times \mathrm{in}$) and $B$ ($\mathrm{out} \times \rho$). The *rank* $\rho$ (PEFT calls it `r`) is small, and the *scaling* $s$ is a constant:
 #
 # $$W' = W + s\,BA.$$
 #
@@ -119,7 +119,7 @@ from spp_lite.teaching import Guess
 
 filled_guess = Guess(
     "How many of the zeros does the merge fill?",
-    options=["a few", "about r in a hundred", "about half", "all"],
+    options=["a few", "about 8 in a hundred", "about half", "all"],
 )
 
 # %% [markdown]
@@ -203,10 +203,10 @@ print("checked: merged LoRA has no zeros left, and is more accurate than the pru
 # ## 2 · Could a low-rank update spare the zeros?
 #
 # Perhaps we were only unlucky, and a better trained $A$ and $B$ would leave the zeros alone. Write $b_i$ for row $i$ of $B$ and
-# $a_j$ for column $j$ of $A$; both have $r$ entries. The update of weight $(i, j)$ is $s\,b_i \cdot a_j$.
+# $a_j$ for column $j$ of $A$; both have $\rho$ entries. The update of weight $(i, j)$ is $s\,b_i \cdot a_j$.
 #
 # To spare every zero of row $i$, $b_i$ must be orthogonal to $a_j$ for *each* pruned column $j$. That is one equation for
-# every zero of the row, and there are only $r$ unknowns. If the pruned $a_j$ span all $r$ dimensions, the only solution is
+# every zero of the row, and there are only $\rho$ unknowns. If the pruned $a_j$ span all $\rho$ dimensions, the only solution is
 # $b_i = 0$: the row may not change at all. If they span fewer, the row is *free* to change a little.
 #
 # **Predict:** in how many rows of our layer could the trained $A$ change anything without filling a zero?
@@ -257,19 +257,20 @@ free_guess.compare(f"{free} rows: a row has at least {fewest} zeros, and the ran
 # what is left has no thin form any more. We compare the rank before and after.
 
 # %%
-under_mask = torch.where(masks[NAME], update, 0.0)
-before, after = (int(torch.linalg.matrix_rank(matrix)) for matrix in (update, under_mask))
+from spp_lite.teaching.labs.lora import ranks
+
+before, after = ranks(update, masks[NAME])
 print(f"rank of the update: {before}; under the mask: {after}, of at most {min(weight.shape)}")
 
 # %% tags=["we-checked"]
 assert free == 0 or not TINY
 assert before <= len(A) < after
-print("checked: no row is free, and the mask raises the rank above r")
+print("checked: no row is free, and the mask raises the rank")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# No row is free, and the mask turns an update of rank $r$ into one of full rank. No two thin matrices can hold the
+# No row is free, and the mask turns an update of rank $\rho$ into one of full rank. No two thin matrices can hold the
 # masked update, so masked LoRA cannot be cheaper in this way.
 # </details>
 #
@@ -329,7 +330,7 @@ higher_guess = Guess("Which ends higher in our run?", options=["LoRA*", "masked 
 
 # %% [markdown]
 # **Ex 04c · core · difficulty ●●○ · importance ●●● · ~10 min.** Write the update of masked LoRA, $M \odot s\,BA$, as a new
-# tensor with the shape of `weight`. `A` is $r \times \mathrm{in}$, `B` is $\mathrm{out} \times r$, `scaling` is $s$, and the
+# tensor with the shape of `weight`. `A` is $\rho \times \mathrm{in}$, `B` is $\mathrm{out} \times \rho$, `scaling` is $s$, and the
 # mask has to be read off `weight`. Your function will run in every layer at every training step, and gradients have to flow
 # through it to `A` and `B`: compute with whole matrices, in torch.
 
@@ -391,7 +392,7 @@ print("checked: no zero was filled in any layer, and masked LoRA is above the pr
 
 # %% [markdown]
 # What does it cost? LoRA never forms $BA$: it computes $(x A^\top) B^\top$, and for the backward pass it keeps little more than
-# $x$ and one small matrix with $r$ numbers for every token. A masked product has no thin form, so each step builds matrices of the
+# $x$ and one small matrix with $\rho$ numbers for every token. A masked product has no thin form, so each step builds matrices of the
 # size of $W$, in every layer.
 #
 # PyTorch can tell us what a layer keeps. `kept_for_backward` runs the layer once and notes every tensor that autograd stores
@@ -400,7 +401,7 @@ print("checked: no zero was filled in any layer, and masked LoRA is above the pr
 # **Predict:** for 16 tokens, how many times as many numbers does masked LoRA keep?
 
 # %%
-cost_guess = Guess("How many times as many numbers?", options=["2", "5", "about 16", "50"])
+cost_guess = Guess("How many times as many numbers?", options=["2", "5", "16", "50"])
 
 # %%
 from spp_lite.teaching.labs.equation import kept_for_backward
@@ -464,7 +465,7 @@ show(plot_recovery(found, here), alt=f"Accuracy of this run, beside the logged s
 
 # %% [markdown]
 # On another machine the same run comes out differently, because sums are rounded differently there, and training makes small
-# differences large. Compare the numbers in brackets with the next answer. A seed changes three things: the masks, the start
+# differences large. The numbers in brackets above show this rounding; the next answer shows the effect of the seed. A seed changes three things: the masks, the start
 # of $A$, and the order of the records; the logged runs of one method differ in nothing else, but for such rounding.
 #
 # **Predict:** by how many points do the best and the worst logged run of the same method lie apart, at most?
@@ -665,8 +666,8 @@ pairs.rename(columns={"n": "seeds", "verdict": "SPP"}).round(3)
 # spp-lite fetch smollm2
 # spp-lite sweep --model smollm2 --data alpaca.json --calibration c4.jsonl --calibration-samples 32 \
 #     --calibration-length 512 --text wiki.txt --text-tokens 40960 --tasks text:wiki.txt \
-#     --steps 60 --batch-size 8 --cutoff 256 --bf16 --rates-at 2:4 --seeds 3 --out results/smollm2 \
-#     --methods none spp 'lora*' masked-lora masked-full --pruners wanda --sparsity 2:4
+#     --steps 60 --batch-size 8 --cutoff 256 --bf16 --rates data/results/smollm2/60-steps/rates.csv --seeds 3 \
+#     --methods none spp 'lora*' masked-lora --pruners wanda --sparsity 2:4 --out results/smollm2
 # ```
 #
 # What masked LoRA keeps can be counted without running it. LLaMA-7B has 32 blocks with seven linears each: four of
@@ -698,7 +699,7 @@ print(f"beside {entries * 2 / 2**30:.0f} GiB for the weights themselves")
 # </details>
 # <details><summary>2. Why does rank 1 fill as many zeros as rank 16?</summary>
 #
-# One entry of BA is a dot product of two trained vectors; with r = 1 it is a product of two numbers. Both are practically never
+# One entry of BA is a dot product of two trained vectors; with rank 1 it is a product of two numbers. Both are practically never
 # exactly zero.
 # </details>
 # <details><summary>3. LoRA* and masked LoRA have the same formula. Why not the same accuracy?</summary>

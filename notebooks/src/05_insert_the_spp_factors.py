@@ -8,7 +8,7 @@
 # > **Goals** – build $R(\alpha)$, the heart of the equation (Ex 05a); write the forward pass in its residual form
 # > (Ex 05b); derive the gradients of both factors and check them against autograd (Ex 05c); count what SPP trains
 # > (Ex 05d); see what it changes at its start, what it does to zeros, and which other adapter it is a case of.
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebooks 01 and 04: masks, and what LoRA does to them. The symbols are those of
 # > [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model. **Real** – the equation, the layer, the PEFT calls: `SPP_MODEL` names another LLaMA (notebook 09).
@@ -245,8 +245,7 @@ print("checked: only β has a gradient in step 1, later α has one; the error fa
 # $$y = x W^\top + s\,\mathrm{dropout}(x)\,\bigl[W \odot R(\alpha)\,\beta\bigr]^\top$$
 #
 # The first term is the frozen layer. The second is the *update*, and only its input goes through dropout, which sets a random
-# part of the entries to zero while training and does nothing afterwards. Without dropout, $x$ factors out and leaves the
-# *merged* form of section 2, $y = x W'^\top$.
+# part of the entries to zero while training and does nothing afterwards. Section 2 had the *merged* form, $y = x W'^\top$.
 #
 # **Predict:** on our layer, without dropout, how far apart will the two forms be?
 
@@ -454,7 +453,7 @@ assert same and off < 1e-3 and not kept_for_backward(lambda: layer(x), [x, *laye
 print("checked: unchanged at the start, equal to your layer, and nothing of W's size is kept")
 
 # %% [markdown]
-# How much does this adapter train? LoRA of rank $k$ has $k \cdot \mathrm{in} + k \cdot \mathrm{out}$ numbers for each linear, and
+# How much does this adapter train? LoRA of rank $\rho$ has $\rho \cdot \mathrm{in} + \rho \cdot \mathrm{out}$ numbers for each linear, and
 # so has HiRA, which you meet in the next section. For SPP, look at the shapes of its two factors in section 1.
 #
 # **Predict:** which trains the most numbers on this model: SPP with $r = 16$, LoRA of rank 8, or HiRA of rank 16?

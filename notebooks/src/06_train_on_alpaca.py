@@ -9,7 +9,7 @@
 # > **Goals** – build the Alpaca prompt (Ex 06a); mask labels so that only the answer is learned (Ex 06b); compute the loss by
 # > hand (Ex 06c); say how far one step of SPP moves a weight, and what that does and does not tell about the learning rate
 # > (Ex 06d).
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebook 05: what $\alpha$, $\beta$, $r$ and $s$ are. Symbols: the table in
 # > [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model, the records and the 80 steps. **Real** – the Alpaca template, the labels, `transformers.Trainer`,
@@ -607,7 +607,7 @@ print("checked: both runs begin with the same loss, and 0.05 is below 0.001 afte
 # (2) That does not follow. A small rate may catch up when there is time, and a large constant rate may begin to jump about: the
 # authors' 0.004 belongs to a longer training. A rate has to be chosen for the number of steps that one means to take.
 #
-# (3) It depends on how many steps your machine takes in 20 seconds. When we trained the model of this notebook so, one run for
+# (3) It depends on how many steps your machine takes in 20 seconds. When we trained it in this way, one run for
 # each rate, 0.05 was the lowest for the first forty steps. After sixty steps 0.012 had passed it, and after 160 steps 0.004
 # had, too. With fewer than forty steps you should find 0.05, with more than sixty 0.012.
 # </details>

@@ -9,7 +9,7 @@
 # > **Goals** – save, load, merge and un-merge an SPP adapter; count the zeros that a merge filled (Ex 07a); test an n:m
 # > pattern (Ex 07b); write a merge that checks itself (Ex 07c); know which check catches which bad merge; know what zeros
 # > buy at inference.
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebook 05: what $\alpha$, $\beta$ and $W' = W \odot (1 + s\,R(\alpha)\,\beta)$ are. The symbols are
 # > those of [notebook 00](00_start_here.ipynb). A GPU is of use only for one optional cell.
 # > **Tiny** – the model and its few training steps. **Real** – the adapter files, the merge and its checks, the sparse
@@ -380,8 +380,7 @@ print("checked: your merge, the library's and the saved file agree; every mask i
 #
 # ## 4 · Why merge in float32?
 #
-# Many models are stored in *float16*: 16 bits a number, and nothing above 65,504. A product beyond that is infinite. And zero
-# times infinity is NaN, so the zero is lost.
+# Many models are stored in *float16*: 16 bits a number, and nothing above 65,504. A product beyond that is infinite.
 #
 # **Predict:** take a zero and a weight of 0.5, with $\alpha = \beta = 300$ and $s = 1$. What does each become in float16?
 
@@ -422,7 +421,7 @@ print("checked: float16 loses the zero, float32 keeps it and rounds less")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# All in float16, the zero becomes NaN and the weight infinite. Computed in float32 and cast once, both are right. With everyday
+# All in float16, the factor is infinite: the zero becomes NaN (zero times infinity), and the weight infinite. Computed in float32 and cast once, both are right. With everyday
 # factors float16 only makes a larger error than the one cast does.
 # </details>
 #
@@ -436,7 +435,7 @@ print("checked: float16 loses the zero, float32 keeps it and rounds less")
 #
 # **Ex 07d · stretch · difficulty ●●○ · importance ●●○ · ~10 min.** Write the last one. From a weight that keeps to 2:4, return
 # two tensors of shape (groups, 2): the values that a group keeps, and their places, 0 to 3, in the group. A group with fewer
-# than two values may fill up with zeros, at other places.
+# than two values may fill up with zeros, at other places. (Notebook 01 packed a weight with its mask; here you have the weight alone.)
 
 
 # %%
@@ -545,7 +544,7 @@ for percent in (50, 75, 90, 95, 99):
     weight[torch.rand_like(weight) < percent / 100] = 0
     csr = to_csr(weight)
     for tokens in (1, 64):
-        x = torch.randn(width, tokens)
+        x = torch.randn(width) if tokens == 1 else torch.randn(width, tokens)  # CSR likes vectors
         wrong = max(wrong, float((csr @ x - weight @ x).abs().max()))  # the same product?
         rows.append((percent, tokens, median_ms(weight, x), median_ms(csr, x)))
 times = pd.DataFrame(rows, columns=["zeros", "tokens", "dense", "csr"])

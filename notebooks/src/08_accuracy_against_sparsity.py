@@ -8,7 +8,7 @@
 #
 # > **Goals** – choose a learning rate for every method by the same rule (Ex 08a); compute a 95 % interval (Ex 08b); compare
 # > two methods by their paired differences (Ex 08c); say from a table which method wins where; recompute a point.
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebooks 04 and 05: what LoRA*, masked LoRA and SPP are. The symbols are those of
 # > [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model, its world, and the short training. **Real** – the protocol: choices on a validation split, scores on a
@@ -77,7 +77,7 @@ print(means.loc[AT].dropna().sort_values(ascending=False).map("{:.1%}".format).t
 # ## 2 · The same chances for all
 #
 # A method is only as good as its learning rate, and a good rate for one method can ruin another. So each method chooses by the
-# *same* rule. Its rates lie a factor of about 1.7 apart (but for SPP's smallest, which is LoRA's best). They go past its best rate on
+# *same* rule. Its rates lie a factor of about 1.7 apart (but for SPP's smallest, which is LoRA's best, and LoRA's 0.014, which is SPP's best). They go past its best rate on
 # both sides. The score on the **validation** split decides; the items of the test split only report.
 #
 # **Predict:** some methods *add* to a weight (LoRA, masked full fine-tuning), others *multiply* it (SPP, HiRA). Which of them
@@ -153,7 +153,7 @@ print("add:     ", {name: best[name] for name in add})
 
 # %% [markdown]
 # What would one common rate do? The table of rates answers that, too. Each line below gives the score of a method at its own
-# best rate, then at the best rate of LoRA, then at the best rate of SPP (a gap: not tried).
+# best rate, then at the best rate of LoRA, then at the best rate of SPP (an empty cell: this rate was not tried).
 #
 # **Predict:** if everyone had to use LoRA's best rate, how many points would SPP lose?
 
@@ -703,7 +703,7 @@ print("checked: no zero was filled; at 2:4 SPP lies between the pruned and the d
 # spp-lite sweep --model smollm2 --data alpaca.json --calibration c4.jsonl --calibration-samples 32 \
 #     --calibration-length 512 --text wiki.txt --text-tokens 40960 --tasks text:wiki.txt --steps 60 \
 #     --batch-size 8 --cutoff 256 --bf16 --seeds 3 --methods none spp masked-lora --pruners wanda --sparsity 2:4 \
-#     --rates-at 2:4 --out results
+#     --rates data/results/smollm2/60-steps/rates.csv --out results
 # ```
 #
 # ## 9 · Read an error message

@@ -9,7 +9,7 @@
 # > **Goals** – run prune, finetune, merge and evaluate on a model of your choice; count the bytes that stay through training
 # > (Ex 09a) and those that grow with the records (Ex 09b), and check both against a measurement; say how many GPUs a model needs
 # > (Ex 09c); compare perplexities only where they can be compared; know the traps.
-# > **Time** – about {{minutes}} minutes to work through; all cells ran in {{seconds}} s on 2 CPU cores.
+# > **Time** – about {{minutes}} minutes to work through, without the stretch exercises; all cells ran in {{seconds}} s on 2 CPU cores.
 # > **You need** – notebooks 03, 05 and 07: pruning a model, the factors, merging. The symbols are those of
 # > [notebook 00](00_start_here.ipynb).
 # > **Tiny** – the model that runs here. **Real** – the commands, the shapes, the measured rows of SmolLM2-135M. **Not run by
@@ -166,8 +166,8 @@ print("checked: in the rows SPP lies between pruned and dense, and has no fewer 
 # 120 items "which continuation is the real one?", where guessing gives a quarter: it tells far less apart than the perplexity.
 # </details>
 #
-# How to read the two last columns. *Minutes* hold everything that the row names, so training with its merge takes about
-# what the third row has more than the second. *Peak* is the memory of the whole process. Some rows, the dense one among them, were
+# How to read the two last columns. *Minutes* hold everything that the row names, so training and merging took about
+# the difference between the third row and the second. *Peak* is the memory of the whole process. Some rows, the dense one among them, were
 # measured with an allocator that was told to keep freed memory: there the peak is more than is needed. Section 3 finds out what
 # is needed. `docs/results-smollm2.md` holds the whole protocol, and says which rows these are.
 #
@@ -658,7 +658,8 @@ print("checked: the first grid loses every zero, the second none; 0 · inf is no
 #
 # ## 8 · Lab: will it fit?
 #
-# **Predict:** does LLaMA-2-7B with $r = 16$ fit on a card of 16 GiB, 8 records of 512 tokens at a time? On one of 24? **Try** the
+# **Predict:** with how many records of 512 tokens at a time does Llama-3.2-1B with $r = 16$ still fit a T4 of 16 GiB: 2, 8 or 32? And
+# TinyLlama, of the same size? **Try** the
 # menus and the sliders (mouse, or Tab and the arrow keys). Several GPUs work under FSDP, and the weights have 16 bits. Before it says
 # "fits", the lab adds a quarter to the formula (section 3) and 1 GiB for the driver. A card sustains less than its maker's
 # peak: the lab assumes 40 % of it. The GiB and the 40 % are assumptions, not measurements.
@@ -683,8 +684,8 @@ lab.static(model="LLaMA-2-7B", r=16, records=8, card="RTX 3090", gpus=1)
 # <details><summary>Answers</summary>
 #
 # (1) The loss: there is one logit for each entry of a large vocabulary at every position, whatever the model's size. Fewer records
-# at a time help. (2) Only the factors with their gradients and moments, about fifteen-fold. And does 7B fit? Into 24 GiB, yes; into
-# 16 no, not even with one record at a time, since the weights alone take 12.6 GiB. (3) The H100 is about fourteen times as fast,
+# at a time help. (2) Only the factors with their gradients and moments, about fifteen-fold. And the Predict: Llama-3.2-1B fits with
+# 8 records, not with 16, TinyLlama with all 32: its vocabulary has a quarter of the entries. (3) The H100 is about fourteen times as fast,
 # the ratio of the peaks. That is no more than the makers' data sheets and an assumed share: measure a hundred steps of your own.
 # </details>
 #

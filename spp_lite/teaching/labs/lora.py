@@ -24,6 +24,12 @@ def kept_share(update: Tensor, mask: Tensor) -> float:
     return float((update * mask).square().sum() / update.square().sum().clamp_min(1e-30))
 
 
+def ranks(update: Tensor, mask: Tensor) -> tuple[int, int]:
+    """The ranks of an update (out, in) and of what of it lies under a mask (out, in)."""
+    whole, under = (int(torch.linalg.matrix_rank(matrix)) for matrix in (update, update.where(mask, 0.0)))
+    return whole, under
+
+
 def with_update(model: nn.Module, update: Callable) -> nn.Module:
     """attach(…, "masked-lora")'s model, whose layers from now on compute their update by update(weight, A, B, scaling)."""
     for layer in model.modules():
