@@ -620,9 +620,8 @@ def test_packed_rows_whose_records_would_see_each_other_are_refused(pruned, posi
     ],
 )
 def test_a_schedule_that_cannot_be_is_named_before_the_first_step(pruned, records, tmp_path, name, options, why):
-    args = TrainingArguments(
-        tmp_path, max_steps=4, lr_scheduler_type=name, lr_scheduler_kwargs=options, report_to="none", disable_tqdm=True
-    )
+    schedule = {"lr_scheduler_type": name, "lr_scheduler_kwargs": options, "warmup_steps": 2}  # it shows after them
+    args = TrainingArguments(tmp_path, max_steps=4, **schedule, report_to="none", disable_tqdm=True)
     adapted = peft.get_peft_model(pruned[0], SppConfig(r=4))
     message = f"lr_scheduler_type={name!r} with lr_scheduler_kwargs={options}: "
     with pytest.raises(ValueError, match=re.escape(message) + f".*{why}"):
