@@ -47,9 +47,7 @@ def require_dtype(dtype) -> None:
     """Raise ValueError for what is neither "auto" nor one of torch's types of real numbers, itself or by its name."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ValueError(
-            f"dtype={dtype!r}: give torch.float32, torch.bfloat16, torch.float16, the name of one, or 'auto'"
-        )
+        raise ValueError(f"dtype={dtype!r}: give torch.float32, torch.bfloat16, torch.float16, one's name, or 'auto'")
 
 
 def whole(least: int = 1, most: float = math.inf, /, **settings) -> None:

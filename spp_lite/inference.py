@@ -51,11 +51,12 @@ class CsrLinear(nn.Linear):
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features)
+        rows = x.reshape(-1, self.in_features).to(self.weight.dtype)
         one = len(rows) == 1  # as one vector it takes half the time
-        y = self.weight @ rows[0] if one else (self.weight @ rows.T).T.contiguous()
-        y = y if self.bias is None else y + self.bias
-        return y.view(*x.shape[:-1], self.out_features)
+        with torch.autocast("cpu", enabled=False):  # which has no CSR in bfloat16
+            y = self.weight @ rows[0] if one else (self.weight @ rows.T).T.contiguous()
+            y = y if self.bias is None else y + self.bias
+        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
 def to_sparse(model: nn.Module, *, densest: float = DENSEST) -> SparseReport:

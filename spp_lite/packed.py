@@ -64,9 +64,7 @@ def unpack(parts: dict[str, Tensor], shape: tuple[int, ...], name: str = "weight
     values, count = parts["values"], math.prod(shape)
     keep = _unpacked(parts["mask"], count, name)
     if int(keep.sum()) != len(values):
-        raise ValueError(
-            f"{name} has {len(values)} values where its mask keeps {int(keep.sum())}: copy the folder again"
-        )
+        raise ValueError(f"{name} has {len(values)} values, its mask keeps {int(keep.sum())}: copy the folder again")
     bits = torch.zeros(count, dtype=BITS[values.element_size()])
     bits[keep] = values.view(bits.dtype)
     if "signs" in parts:

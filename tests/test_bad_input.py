@@ -285,7 +285,7 @@ PYTHON = [
     ("merge an adapter in an adapter", lambda h: merge(twice(h)), "merge() the inner one, base_model.model, first, or add"),
     ("to_hira an adapter in an adapter", lambda h: to_hira(twice(h), "new"), "an adapted model stands in another one"),
     ("merge what torch.compile wraps", lambda h: merge(torch.compile(h.adapted())), "give what it wraps, model._orig_mod"),
-    ("SPP on compiled blocks", lambda h: attach(compiled_blocks(h), "spp"), "the model is compiled, and its names are no pl"),
+    ("SPP on compiled blocks", lambda h: attach(compiled_blocks(h), "spp"), "the model is compiled, its names are no plain"),
     *((f"{call.__name__} a DataParallel", lambda h, call=call, more=more: call(DataParallel(h.adapted()), *more(h), progress=False),
        "a DataParallel wraps the model: give what it wraps, model.module") for call, more in (
         (prune, lambda h: [h.batches]), (finetune, lambda h: [h.records, h.tok]), (perplexity, lambda h: [h.tok, "two words"]),

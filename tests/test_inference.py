@@ -207,3 +207,18 @@ def test_2_4_on_a_gpu_gives_the_same_logits(dense):
     assert set(report.table["form"]) == {"2:4"}
     assert report.table["after"].sum() < 0.6 * report.table["before"].sum()
     assert (found - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_csr_runs_within_autocast():
+    """A bfloat16 evaluation loop hands it bfloat16 inputs, for which there is no CSR."""
+    linear = torch.nn.Linear(256, 256)
+    linear.weight.mul_(torch.rand(256, 256, generator=torch.Generator().manual_seed(0)) > 0.9)
+    x = torch.randn(2, 3, 256, generator=torch.Generator().manual_seed(1))
+    wanted, sparse = linear(x), CsrLinear(linear)
+    assert torch.allclose(sparse(x), wanted, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        for rows in (x, x[:1, :1], x.bfloat16()):
+            found = sparse(rows)
+            assert found.dtype == rows.dtype
+            torch.testing.assert_close(found.float(), wanted[: len(rows), : rows.shape[1]], atol=0.02, rtol=0.02)

@@ -42,9 +42,7 @@ class SppModel(BaseTuner):
             way = "merge() it or unload() it first; a second one comes by add_adapter()"
             raise ValueError(f"a {type(model).__name__} carries an adapter already: {way}")
         if is_compiled(model):
-            raise ValueError(
-                "the model is compiled, and its names are no plain model's: insert first, then torch.compile"
-            )
+            raise ValueError("the model is compiled, its names are no plain model's: insert first, then torch.compile")
         if not all(map(is_dense, model.parameters())):
             raise ValueError("the model is in a form for inference (to_sparse): load it again, to train it")
         known = vars(model).get("peft_config") or {}  # of other adapters, among which PEFT puts the new one at once

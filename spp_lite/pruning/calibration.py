@@ -15,6 +15,7 @@ from ..arguments import require_unpacked
 from .blocks import CalibrationError, context, decoder_blocks, in_eval_mode, linears_of, without_autocast
 
 READ = {"input_ids", "attention_mask", "position_ids", "labels", "token_type_ids"}  # or need not be read
+RUN = 8  # times one token at an end of a row: what pads, not what is written
 SAMPLE = 256  # input rows kept per linear, to measure the output error on
 
 
@@ -152,13 +153,13 @@ def _as_inputs(batch, number: int) -> dict[str, Tensor]:
     mask = inputs.get("attention_mask")
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
         what = f"of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-        raise CalibrationError(
-            f"calibration batch {number}: attention_mask is {what}, input_ids of {tuple(ids.shape)}: give one per token"
-        )
+        raise CalibrationError(f"calibration batch {number}: attention_mask is {what}, give one of {tuple(ids.shape)}")
     positions = inputs.get("position_ids")
-    if isinstance(positions, Tensor) and positions.dim() == 2:
-        for row, one in enumerate(positions):
-            require_unpacked(one, None if mask is None else mask[row], f"calibration batch {number}, row {row}")
+    for row, one in enumerate(positions if isinstance(positions, Tensor) and positions.dim() == 2 else ()):
+        require_unpacked(one, None if mask is None else mask[row], f"calibration batch {number}, row {row}")
+    same = ids[:, 1:] == ids[:, :-1]
+    if mask is None and ids.shape[1] > RUN and (same[:, :RUN].all(1) | same[:, -RUN:].all(1)).any():
+        warnings.warn(f"calibration batch {number} looks padded: without attention_mask padding is text", stacklevel=6)
     if unread := sorted(inputs.keys() - READ):
         warnings.warn(f"calibration reads input_ids and attention_mask, and not {', '.join(unread)}", stacklevel=6)
     return {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})

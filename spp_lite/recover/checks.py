@@ -16,11 +16,11 @@ from transformers import TrainingArguments, get_scheduler
 
 from ..adapter import norm_weights, unsaved
 from ..adapter.base import is_compiled, require_outermost
-from ..arguments import number, require_unpacked, require_weights
+from ..arguments import number, require_weights
 from ..pruning.blocks import broken_weight, context, require_causal, vocabulary, zeros
 from ..pruning.sparsity import measure
 from ..storage import is_dense
-from .data import IGNORED
+from .data import IGNORED, require_whole
 
 SLOW = 3.0  # bfloat16_slowdown() from which on a CPU emulates bfloat16
 MANY = 0.05  # share of zeros from which on a weight was pruned
@@ -196,8 +196,8 @@ def _check_tokens(rows: Dataset, size: int) -> None:
         raise ValueError(
             "the rows have position_ids and are of several lengths, which padding cannot mend: leave them out"
         )
-    for place, row in enumerate(rows if "position_ids" in names else ()):
-        require_unpacked(row["position_ids"], row.get("attention_mask"), f"row {place}")
+    for place, row in enumerate(rows):
+        require_whole(row, f"row {place}")
 
 
 def _warn(message: str) -> None:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import DataCollatorForSeq2Seq
 
 from .. import models
-from ..arguments import require_tokenizer, whole
+from ..arguments import require_tokenizer, require_unpacked, whole
 from ..models import embedded, is_tiny
 from .reading import as_texts, flaw, pick, read, read_texts
 
@@ -153,9 +153,7 @@ def tokenize_records(dataset: Dataset, tokenizer, *, cutoff: int = 512, train_on
     kept = [row for row in rows if any(label != IGNORED for label in row["labels"])]
     if not kept:
         longest = max(map(len, encode(tokenizer, [*map(prompt, records)])))
-        raise ValueError(
-            f"every prompt is longer than cutoff={cutoff} tokens: raise the cutoff (the longest: {longest})"
-        )
+        raise ValueError(f"every prompt is longer than cutoff={cutoff} tokens: raise the cutoff (longest: {longest})")
     if missing := len(rows) - len(kept):
         warnings.warn(f"{missing} of {len(rows)} prompts fill the cutoff of {cutoff} tokens: left out", stacklevel=2)
     if cut := sum(row["labels"][-1] != tokenizer.eos_token_id for row in kept):
@@ -170,6 +168,15 @@ def collator(tokenizer) -> DataCollatorForSeq2Seq:
     padded.padding_side = "right"
     padded.model_input_names = [*dict.fromkeys([*tokenizer.model_input_names, "attention_mask"])]
     return DataCollatorForSeq2Seq(padded, padding=True)
+
+
+def require_whole(row: Mapping, where: str) -> None:
+    """Raise ValueError for a tokenized row whose labels count at padding, or in which several records are packed."""
+    mask = row.get("attention_mask")
+    if mask and any(label != IGNORED for label, real in zip(row["labels"], mask, strict=True) if not real):
+        raise ValueError(f"{where} has labels that count at padding, where attention_mask is 0: set them to {IGNORED}")
+    if positions := row.get("position_ids"):
+        require_unpacked(positions, mask, where)
 
 
 def plain_rows(dataset) -> Dataset:

@@ -13,9 +13,9 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..arguments import require_tokenizer, require_unpacked, require_weights, whole
+from ..arguments import require_tokenizer, require_weights, whole
 from ..pruning.blocks import broken_weight, context, in_eval_mode, require_causal, vocabulary
-from .data import IGNORED, encode, plain_rows, tokenize_records
+from .data import IGNORED, encode, plain_rows, require_whole, tokenize_records
 from .reading import as_texts
 
 LOGITS = 2**27  # values: half a GiB in float32, of which a loss makes a few copies
@@ -83,8 +83,7 @@ def record_loss(model, tokenizer, records: Dataset, *, cutoff: int = 512, progre
                 raise ValueError(
                     f"a record has {ids.shape[1]} tokens, the model takes {context(model)}: set cutoff to that"
                 )
-            if positions := row.get("position_ids"):
-                require_unpacked(positions, row.get("attention_mask"), f"record {number}")
+            require_whole(row, f"record {number}")
             given = torch.tensor([row["attention_mask"]], device=model.device) if "attention_mask" in row else None
             logits = model(input_ids=ids, attention_mask=given, use_cache=False).logits[0, :-1].double()
             total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum"))

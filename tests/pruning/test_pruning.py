@@ -1,5 +1,7 @@
 """prune() on every decoder family: exact counts, shared statistics, sequential inputs, and what wrong input gets."""
 
+import warnings
+
 import pytest
 import torch
 import transformers as tf
@@ -285,7 +287,7 @@ def test_outliers_are_counted_over_the_whole_block():
         (
             {"calibration": [masked(2, 6)]},
             CalibrationError,
-            r"batch 0: attention_mask is of shape \(2, 6\), input_ids of",
+            r"batch 0: attention_mask is of shape \(2, 6\), give one of",
         ),
         ({"calibration": [IDS[0], {**masked(), "attention_mask": [[1]]}]}, CalibrationError, "batch 1: .* is a list"),
         ({"skip": ["*.qproj"]}, SparsityError, r"pattern '\*.qproj' matches no linear"),
@@ -467,3 +469,24 @@ def test_blocks_that_are_compiled_one_by_one_are_pruned_alike(method):
         prune(model, IDS, "50%", method=method, progress=False)
     others = block_linears(compiled).values()
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(block_linears(plain).values(), others, strict=True))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("masked, said", [(False, True), (True, False)])
+def test_padding_without_a_mask_is_said_and_of_real_texts_nothing(side, masked, said):
+    """tokenizer(…, padding=True)["input_ids"] alone looks like text, and moved one entry of a mask in nine."""
+    model, tokenizer = load("tiny")
+    tokenizer.padding_side = side
+    texts = [
+        "Ada lives in the north.",
+        "Bruno has a drum and a flute and a house of stone beside the river in the north.",
+    ]
+    batch = tokenizer(texts, padding="max_length", max_length=48, return_tensors="pt")
+    given = dict(batch) if masked else batch["input_ids"]
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        prune(model, [given], "50%", progress=False)
+        prune(model, calibration_batches(texts, tokenizer, samples=1, length=20), "75%", progress=False)
+    assert [str(one.message) for one in heard if "looks padded" in str(one.message)] == [
+        "calibration batch 0 looks padded: without attention_mask padding is text"
+    ] * said

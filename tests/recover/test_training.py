@@ -568,6 +568,7 @@ ROW = {"input_ids": [5, 6, 7], "attention_mask": [1] * 3, "labels": [5, 6, 7]}
         ([ROW | {"labels": [-1, 6, 7]}], "row 0 holds token -1, the model has"),
         ([ROW | {"labels": [5, 6, 10**6]}], "row 0 holds token 1000000, the model has"),
         ([ROW | {"attention_mask": [1]}], "row 0 has 3 input_ids and 3 labels and 1 attention_mask"),
+        ([ROW | {"attention_mask": [0, 1, 1]}], "row 0 has labels that count at padding, where attention_mask is 0"),
         ([ROW | {"attention_mask": None}], "row 0 has 3 input_ids and 3 labels and no list of attention_mask"),
         (
             [ROW | {"position_ids": [0, 1, 2]}, {name: [1, 1] for name in [*ROW, "position_ids"]}],
@@ -585,7 +586,8 @@ def test_rows_that_hold_no_tokens_are_named(pruned, rows, message):
 )
 def test_packed_rows_whose_records_would_see_each_other_are_refused(pruned, positions, mask, at):
     """A mask of ones, which padding makes, is all that the model looks at; padding before a text is no record."""
-    rows = [ROW | {"position_ids": positions, "attention_mask": [mask, 1, 1]}] * 4
+    labels = ROW["labels"] if mask else [-100, *ROW["labels"][1:]]
+    rows = [ROW | {"position_ids": positions, "attention_mask": [mask, 1, 1], "labels": labels}] * 4
     batch = {name: torch.tensor([values]) for name, values in rows[0].items()}
     adapted, given = (
         peft.get_peft_model(pruned[0], SppConfig(r=4)),
@@ -656,7 +658,7 @@ def test_what_keeps_gradients_from_the_factors_is_named(pruned, records):
     adapted = peft.get_peft_model(copy.deepcopy(pruned[0]), SppConfig(r=4))
     with torch.no_grad(), pytest.raises(ValueError, match="gradients are switched off"):
         finetune(adapted, records, pruned[1], progress=False)
-    with pytest.raises(ValueError, match="the model is compiled, and its names are no plain model's: insert first"):
+    with pytest.raises(ValueError, match="the model is compiled, its names are no plain model's: insert first"):
         peft.get_peft_model(torch.compile(pruned[0], backend="eager"), SppConfig(r=4))
     compiled = peft.get_peft_model(
         torch.compile(pruned[0], backend="eager"), peft.LoraConfig(target_modules=["q_proj"])
