@@ -222,7 +222,7 @@ COMMANDS = [
      "swanlab"),
     ("full dropout", "finetune --model old --data good.json --output-dir new --dropout 1", "dropout=1.0 must be in [0, 1)"),
     ("another form", "finetune --model old --data good.json --output-dir new --form lora", "form='lora' is none of spp, direct"),
-    ("cutoff below a prompt", "finetune --model old --data good.json --output-dir new --cutoff 5", "raise the cutoff (the"),
+    ("cutoff below a prompt", "finetune --model old --data good.json --output-dir new --cutoff 5", "raise the cutoff (longest"),
     ("prose for records", "finetune --model old --data notes.txt --output-dir new", "plain text: name records with instruc"),
     ("other columns", "finetune --model old --data wrong.json --output-dir new", "wrong.json: record 0 has no text in 'instr"),
     ("no record", "finetune --model old --data none.json --output-dir new", "none.json holds nothing to learn from: 0 of 0"),

@@ -141,7 +141,8 @@ def _rates(recipe, methods: list[str], options, out: Path, say):
     else:
         runs = rate_grid(methods, options.rates_at or ["75%"], options.try_rates, options.rate_seeds or 1)
         table = _table(recipe, runs, path, options.jobs, say)
-        table = table[table["lr"].isin({run.lr for run in runs})]  # of the rates that are asked for now
+        asked = {(run.sparsity, run.lr) for run in runs}
+        table = table[[cell in asked for cell in zip(table["sparsity"], table["lr"], strict=True)]]  # others are older
         if (failed := table["error"].fillna("").ne("")).all():
             raise ValueError(f"no rate could be tried: {table['error'].iloc[0]}")
         print(f"of the rates' {len(table)} runs {int(failed.sum())} failed") if failed.any() else None

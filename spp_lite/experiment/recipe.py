@@ -172,7 +172,7 @@ def grid(
     if lacking := [method for method in methods if trains(method) and method not in rates]:
         found = ", ".join(rates) or "none"
         raise ValueError(f"there is no learning rate for {', '.join(lacking)}: those that were chosen are of {found}")
-    cells = itertools.product(range(seeds), pruners, sparsities, methods)
+    cells = itertools.product(range(seeds), pruners, sparsities, filter("dense".__ne__, methods))
     runs = [Run(method, pruner, sparsity, seed, rates.get(method, 0.0)) for seed, pruner, sparsity, method in cells]
     return [Run("dense", "dense", "0%", 0, 0.0), *runs]
 

@@ -88,7 +88,7 @@ def prune(
     Traceback (most recent call last):
     spp_lite.pruning.blocks.CalibrationError: ...
     """
-    skip, only = ((names,) if isinstance(names, str) else tuple(names) for names in (skip, only))
+    skip, only = ((names,) if isinstance(names, str) else tuple(names or ()) for names in (skip, only))
     require_weights(model)
     number(damping=damping)
     sparsity, linears = Sparsity.parse(sparsity), _chosen(model, skip, only)

@@ -67,6 +67,8 @@ def check_trainable(model: nn.Module, norm_rate: float | None) -> None:
 def _check_state(model: nn.Module) -> None:
     if not torch.is_grad_enabled():
         raise ValueError("gradients are switched off, by torch.no_grad() or set_grad_enabled(False): switch them on")
+    if made := next((name for name, weight in model.named_parameters() if weight.is_inference()), None):
+        raise ValueError(f"{made} was made in inference mode, where nothing is trained: load, and insert, outside it")
     require_outermost(model)
     if is_compiled(model):
         way = "insert the adapter into the plain one, and give TrainingArguments(torch_compile=True)"

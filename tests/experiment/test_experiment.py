@@ -33,7 +33,7 @@ def recipe():
 
 
 def test_every_seed_has_a_whole_grid_before_the_next_begins():
-    runs = grid(["none", "spp"], ["wanda"], ["50%", "2:4"], 2, {"spp": 0.05})
+    runs = grid(["dense", "none", "spp"], ["wanda"], ["50%", "2:4"], 2, {"spp": 0.05})
     assert runs[0] == Run("dense", "dense", "0%", 0, 0.0) and len(runs) == 1 + 2 * 2 * 2
     assert [run.seed for run in runs] == [0] * 5 + [1] * 4
     assert {run.lr for run in runs if run.method == "spp"} == {0.05} and {run.lr for run in runs} == {0.0, 0.05}

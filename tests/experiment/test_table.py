@@ -403,7 +403,8 @@ def test_commands_refuse_before_anything_is_run(files, tmp_path, capsys, monkeyp
     for name in ("prune", "score", "recover"):
         monkeypatch.setattr(f"spp_lite.experiment.runs.{name}", None)
     name, *rest = command.format(tmp=tmp_path).split()
-    assert main([name, *files.split(), *rest]) == 2
+    given = files.replace("--tasks none", "") if "--tasks" in rest else files
+    assert main([name, *given.split(), *rest]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert named in error and error.startswith(f"spp-lite {name}: error: ")
     assert not (tmp_path / "out").exists()
@@ -438,7 +439,7 @@ def test_rates_of_another_sweep_are_named(files, tmp_path, capsys):
     assert "3 of 3: spp magnitude 50% 0 0.01: alpaca_loss" in said.out and "%|" not in said.err
     assert main([*command, "--quick", "--out", str(tmp_path / "quick")]) == 0
     assert "rates.csv were chosen otherwise (model: " in capsys.readouterr().out
-    again = [*command, "--rates", str(tmp_path / "r.csv"), "--steps", "2"]
+    again = " ".join([*command, "--rates", str(tmp_path / "r.csv")]).replace("--steps 1", "--steps 2").split()
     assert main(again) == 0
     said = capsys.readouterr().out
     assert "recipe: batch_size=2 max_steps=1, not batch_size=2 max_steps=2): they are kept in sweep." in said
@@ -550,6 +551,15 @@ def test_a_process_that_is_killed_ends_the_sweep_with_a_sentence(recipe, tmp_pat
     monkeypatch.setattr(tables, "do_run", killed)
     with pytest.raises(ChildProcessError, match=r"a process was killed, .* try fewer jobs; the rows .* are kept"):
         sweep(recipe, RUNS[:2], tmp_path / "sweep.csv", jobs=2)
+
+
+def test_rates_that_were_chosen_elsewhere_before_do_not_count(files, tmp_path, capsys):
+    for at, rate in (("4:8", "1e-2"), ("2:4", "1e-3")):
+        capsys.readouterr()
+        assert main([*sweep_of(files, "4:8"), "--rates-at", at, "--try-rates", rate]) == 0
+    said = capsys.readouterr().out
+    assert "at 2:4: {'spp': 0.001}" in said and "chosen on held-out data at 4:8" not in said
+    assert len(pd.read_csv(tmp_path / "out" / "rates.csv")) == 2
 
 
 def test_two_sweeps_do_not_write_one_table(recipe, done, tmp_path, monkeypatch):

@@ -630,6 +630,14 @@ def test_a_schedule_that_cannot_be_is_named_before_the_first_step(pruned, record
         finetune(adapted, records, pruned[1], args=args)
 
 
+def test_what_was_made_in_inference_mode_is_named(pruned, records):
+    model = copy.deepcopy(pruned[0])
+    with torch.inference_mode():
+        adapted = peft.get_peft_model(model, SppConfig(r=4))
+    with pytest.raises(ValueError, match=r"spp_alpha.default was made in inference mode, .* outside it"):
+        finetune(adapted, records, pruned[1], max_steps=1, progress=False)
+
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
 
