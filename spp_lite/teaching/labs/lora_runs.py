@@ -110,6 +110,6 @@ def plot_smollm2(table: pd.DataFrame, sparsity: str = "2:4", pruner: str = "wand
         axes.set_xlabel("perplexity of held-out Alpaca answers (logarithmic; lower is better)")
         said = f"SmolLM2-135M, Wanda {sparsity}"
         if len(trained):
-            said += f": {name_of(trained.index[-1])} brings {scores['none']:.0f} to {trained.iloc[-1]:.0f}"
+            said += f": training brings {scores['none']:.0f} down to {trained.min():.1f}–{trained.max():.1f}"
         axes.set_title(said, fontsize=13)
     return figure
