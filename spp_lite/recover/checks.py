@@ -194,12 +194,11 @@ def _check_tokens(rows: Dataset, size: int) -> None:
                 raise ValueError(
                     f"row {place} holds token {token}, the model has {size} embeddings: load its own tokenizer"
                 )
+        require_whole(dict(zip(names, parts, strict=True)), f"row {place}")
     if "position_ids" in names and len({len(ids) for ids in rows["input_ids"]}) > 1:
         raise ValueError(
             "the rows have position_ids and are of several lengths, which padding cannot mend: leave them out"
         )
-    for place, row in enumerate(rows):
-        require_whole(row, f"row {place}")
 
 
 def _warn(message: str) -> None:

@@ -571,7 +571,7 @@ ROW = {"input_ids": [5, 6, 7], "attention_mask": [1] * 3, "labels": [5, 6, 7]}
         ([ROW | {"attention_mask": [0, 1, 1]}], "row 0 has labels that count at padding, where attention_mask is 0"),
         ([ROW | {"attention_mask": None}], "row 0 has 3 input_ids and 3 labels and no list of attention_mask"),
         (
-            [ROW | {"position_ids": [0, 1, 2]}, {name: [1, 1] for name in [*ROW, "position_ids"]}],
+            [ROW | {"position_ids": [0, 1, 2]}, {key: [1, 1] for key in ROW} | {"position_ids": [0, 1]}],
             "the rows have position_ids and are of several lengths",
         ),
     ],
