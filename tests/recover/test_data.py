@@ -190,7 +190,7 @@ def test_cutoff_shortens_answers_and_leaves_out_records_without_room(tokenizer):
     with pytest.warns(UserWarning, match=rf"1 of 2 prompts fill the cutoff of {start + 2} tokens: left out"):
         assert len(tokenize_records(data, tokenizer, cutoff=start + 2)) == 1
     longest = len(tokenizer(prompt(data[1]))["input_ids"])
-    with pytest.raises(ValueError, match=rf"longer than cutoff=5 tokens: raise the cutoff .the longest: {longest}\)"):
+    with pytest.raises(ValueError, match=rf"longer than cutoff=5 tokens: raise the cutoff .longest: {longest}\)"):
         tokenize_records(data, tokenizer, cutoff=5)
     with pytest.raises(ValueError, match="cutoff=-1: give a whole number, 1 or more"):
         tokenize(RECORD, tokenizer, cutoff=-1)
