@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arguments import number
-from .pruning.blocks import block_linears, computed
+from .pruning.blocks import block_linears, computed, without_autocast
 from .pruning.sparsity import Sparsity, SparsityError, measure
 from .storage import is_dense
 
@@ -53,7 +53,7 @@ class CsrLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).to(self.weight.dtype)
         one = len(rows) == 1  # as one vector it takes half the time
-        with torch.autocast("cpu", enabled=False):  # which has no CSR in bfloat16
+        with without_autocast():  # which has no CSR in bfloat16
             y = self.weight @ rows[0] if one else (self.weight @ rows.T).T.contiguous()
             y = y if self.bias is None else y + self.bias
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)

@@ -667,7 +667,7 @@ pairs.rename(columns={"n": "seeds", "verdict": "SPP"}).round(3)
 # spp-lite sweep --model smollm2 --data alpaca.json --calibration c4.jsonl --calibration-samples 32 \
 #     --calibration-length 512 --text wiki.txt --text-tokens 40960 --tasks text:wiki.txt \
 #     --steps 60 --batch-size 8 --cutoff 256 --bf16 --rates data/results/smollm2/60-steps/rates.csv --seeds 3 \
-#     --methods none spp 'lora*' masked-lora --pruners wanda --sparsity 2:4 --out results/smollm2
+#     --methods none spp 'lora*' masked-lora masked-full --pruners wanda --sparsity 2:4 --out results/smollm2
 # ```
 #
 # What masked LoRA keeps can be counted without running it. LLaMA-7B has 32 blocks with seven linears each: four of

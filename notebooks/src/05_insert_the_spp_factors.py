@@ -302,7 +302,7 @@ print("checked: without dropout the two forms agree up to rounding, with dropout
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Without dropout the two forms give the same numbers up to rounding, and the merged form saves one of two large products.
+# Without dropout $x$ factors out: the two forms give the same numbers up to rounding, and the merged form saves one of two large products.
 # That is why the library uses it wherever there is no dropout.
 # </details>
 #
